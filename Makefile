@@ -1,0 +1,45 @@
+# The commands of this repository. What they need and the machine lacks is installed first: the Rust
+# toolchain of rust-toolchain.toml by rustup, other tools by the rules below, into the user's cache.
+
+CARGO ?= cargo
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fathom/tools
+CARGO_DENY := $(TOOLS)/cargo-deny-0.20.2
+
+# How many random histories each crash test of the `crash` target enumerates.
+FATHOM_SEEDS ?= 200
+
+.PHONY: test
+test: lint ## Check the form of the code, then run every test
+	$(CARGO) test --workspace --locked
+
+.PHONY: lint
+lint: ## Check formatting and lints; any warning fails
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+.PHONY: crash
+crash: ## Enumerate crashes of the logical volume store with FATHOM_SEEDS seeds
+	FATHOM_SEEDS=$(FATHOM_SEEDS) $(CARGO) test --release --locked -p fathom-test-sim
+
+.PHONY: defects
+defects: ## Plant defects in the store; each has to be found by the crash enumeration
+	$(CARGO) run --release --locked -p fathom-test-defects
+
+.PHONY: deny
+deny: $(CARGO_DENY) ## Check licenses, bans and sources of the dependencies
+	$(CARGO_DENY)/bin/cargo-deny --locked check licenses bans sources
+
+# The tool's version is in its folder's name: a new version is a new folder. A build that fails
+# leaves no folder of that name, so that it is tried again.
+$(CARGO_DENY):
+	rm -rf $@.partial
+	$(CARGO) install cargo-deny --version $(patsubst cargo-deny-%,%,$(@F)) --locked --root $@.partial
+	mv $@.partial $@
+
+.PHONY: help
+help: ## List these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)

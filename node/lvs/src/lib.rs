@@ -1,0 +1,52 @@
+//! The logical volume store: pools, thin volumes, snapshots and clones.
+//!
+//! A pool lives on one or more members and describes itself completely. The store is
+//! *pure*: it does no I/O, has no clock and draws no random numbers. Opening and creating a
+//! pool read and write through a [`Medium`] that the caller brings; an open [`Store`] is
+//! driven by requests and completions.
+//!
+//! - What is on the members: `docs/formats/lvs.md`, in code [`format`].
+//! - Above it: the target and the attach paths, through the block contract.
+//! - Below it: the runtime, which carries out [`Action`]s on the members.
+
+pub mod geometry;
+
+pub mod blocks;
+pub mod format;
+pub mod map;
+
+mod medium;
+mod open;
+mod replay;
+
+mod admin;
+mod describe;
+mod io;
+mod listing;
+mod members;
+mod space;
+mod store;
+
+mod alloc;
+mod log;
+mod ranges;
+mod settle;
+mod state;
+
+mod checkpoint;
+mod reclaim;
+
+pub use admin::{Failed, NewSnapshot, NewVolume, Refused, Ticket};
+pub use listing::{BlockRange, Page};
+pub use medium::{Medium, MediumError};
+pub use members::Health;
+pub use open::{
+    Checked, CreateError, NewMember, NewPool, OpenError, OpenOptions, Opening, check, create, open,
+};
+pub use replay::Damage;
+pub use space::Capacity;
+pub use state::Inconsistent;
+pub use store::{
+    Action, IoData, IoError, IoKind, IoToken, MemberIo, Payloads, REQUEST_BYTES_MAX, Store,
+    UNSETTLED_MAX,
+};

@@ -1,0 +1,676 @@
+//! From checkpoint and log back to the state: the reading side of both.
+//!
+//! ```text
+//!   slot header -> chunks -> entries from the start LSN -> consistent? -> proofs
+//! ```
+//!
+//! - Every structure is taken from whichever metadata member has it intact.
+//! - An entry counts for a key only above the LSN of the chunk that covers the key.
+//! - The log ends at the first entry that is on no member; if one that follows says that it
+//!   was durable, that is damage, and the pool is refused.
+//! - A block whose Map is not settled counts only if its content matches a proof.
+//!
+//! Source: `docs/formats/lvs.md` sections 3 to 7.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::FxHashMap;
+use thiserror::Error;
+
+use crate::{
+    alloc::Allocator,
+    blocks::BlockSet,
+    format::{
+        Malformed,
+        checkpoint::{
+            self, CHUNK_MAX, Class, Key, SLOT_HEADER, SlotHeader, decode_slot, read_chunk_header,
+        },
+        checksum::{self, Seed},
+        entry::{self, ENTRY_MAX, EntryHeader},
+        label::Extent,
+        op::{Decoder, Op},
+    },
+    geometry::{
+        BLOCK, BLOCK_LEN, ClusterNo, ClusterSize, LayerId, LogicalCluster, Lsn, MemberIndex,
+        ObjectId,
+    },
+    log::{LogStart, Ring},
+    map::Fragment,
+    medium::{Medium, MediumError},
+    state::{Inconsistent, State},
+};
+
+/// Why a pool's metadata cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum Damage {
+    /// No slot header verifies on any metadata member.
+    #[error("neither checkpoint slot has an intact header on any metadata member")]
+    NoCheckpoint,
+    /// A chunk is bad on every metadata member.
+    #[error("checkpoint {generation}, chunk {index} at slot byte {position}: {malformed}")]
+    Chunk {
+        /// The checkpoint's generation.
+        generation: u64,
+        /// The chunk.
+        index: u32,
+        /// Its place in the slot.
+        position: u64,
+        /// What is wrong with it.
+        malformed: Malformed,
+    },
+    /// The chunks are intact but not the ones that the header was written for.
+    #[error("checkpoint {generation}: its chunks are not those that its header names")]
+    Mixed {
+        /// The checkpoint's generation.
+        generation: u64,
+    },
+    /// An entry that was durable is missing.
+    #[error("log entry {} at byte {offset} is missing or bad, but entry {} says that it was durable", lsn.0, later.0)]
+    Entry {
+        /// The missing entry.
+        lsn: Lsn,
+        /// Where it should be, in bytes from the start of the first metadata member.
+        offset: u64,
+        /// The entry that knows of it.
+        later: Lsn,
+    },
+    /// The log belongs to a later life than any checkpoint that is left.
+    #[error("log entry {} was written after checkpoint {generation} had been replaced; the newer checkpoints are damaged", lsn.0)]
+    OldCheckpoint {
+        /// The newest intact checkpoint's generation.
+        generation: u64,
+        /// The entry.
+        lsn: Lsn,
+    },
+    /// An operation in an intact entry or chunk is malformed.
+    #[error("an operation up to LSN {} is malformed: {malformed}", lsn.0)]
+    Operation {
+        /// The LSN of the entry or chunk.
+        lsn: Lsn,
+        /// What is wrong with it.
+        malformed: Malformed,
+    },
+    /// The operations contradict each other.
+    #[error(transparent)]
+    Inconsistent(#[from] Inconsistent),
+    /// A cluster has two owners or lies nowhere.
+    #[error("cluster {} of layer {} has another owner or lies on no member", cluster.0, layer.0)]
+    Cluster {
+        /// The cluster.
+        cluster: ClusterNo,
+        /// A layer that owns it.
+        layer: LayerId,
+    },
+    /// Something names a layer that is not there.
+    #[error("{what} {id} names layer {}, which does not exist", layer.0)]
+    NoLayer {
+        /// What names it.
+        what: &'static str,
+        /// The id of what names it.
+        id: u64,
+        /// The layer.
+        layer: LayerId,
+    },
+    /// A volume's tip is shared, or a snapshot has no volume.
+    #[error("{what} {id} is not connected as it should be")]
+    Links {
+        /// What it is.
+        what: &'static str,
+        /// Its id.
+        id: u64,
+    },
+    /// A member could not be read.
+    #[error(transparent)]
+    Medium(#[from] MediumError),
+    /// Blocks that have to be proved lie on a member that is missing.
+    #[error("{blocks} unsettled blocks lie on missing member {}; attach it once", member.0)]
+    Unprovable {
+        /// The member.
+        member: MemberIndex,
+        /// How many blocks.
+        blocks: usize,
+    },
+}
+
+/// Where metadata is to be read.
+pub(crate) struct Places<'a> {
+    pub(crate) seed: Seed,
+    pub(crate) cluster_size: ClusterSize,
+    /// The slots of metadata members in sync.
+    pub(crate) copies: Vec<usize>,
+    pub(crate) slots: [&'a [Extent]; 2],
+    pub(crate) log: &'a [Extent],
+    /// Which slot each present member is.
+    pub(crate) members: &'a BTreeMap<MemberIndex, usize>,
+}
+
+/// What replaying came to.
+pub(crate) struct Replayed {
+    pub(crate) state: State,
+    pub(crate) alloc: Allocator,
+    /// Where the log goes on.
+    pub(crate) end: LogStart,
+    pub(crate) checkpoint_generation: u64,
+    pub(crate) incarnation: u64,
+    /// Entries that were replayed.
+    pub(crate) entries: u64,
+    /// Blocks that a power cut took back.
+    pub(crate) taken_back: u64,
+}
+
+/// Reads everything and comes to a state.
+pub(crate) fn replay(medium: &mut dyn Medium, places: &Places<'_>) -> Result<Replayed, Damage> {
+    let (slot, header) = newest_slot(medium, places)?;
+    let mut replay = Replay {
+        state: State::new(places.cluster_size),
+        covered: Vec::new(),
+        known: BTreeSet::new(),
+        proofs: FxHashMap::default(),
+    };
+    replay.state.next_layer = header.next_layer.0;
+    replay.state.next_object = header.next_object.0;
+    load_chunks(medium, places, slot, &header, &mut replay)?;
+    let (entries, end) = read_log(medium, places, &header)?;
+    let settled = settled(&entries, places.cluster_size)?;
+    for (lsn, payload) in &entries {
+        for op in Decoder::new(payload, places.cluster_size.blocks()) {
+            let op = op.map_err(|malformed| Damage::Operation { lsn: *lsn, malformed })?;
+            replay.apply(*lsn, op, &settled)?;
+        }
+    }
+    replay.check_links()?;
+    let taken_back = replay.prove(medium, places)?;
+    let alloc = replay.allocate(places)?;
+    Ok(Replayed {
+        state: replay.state,
+        alloc,
+        end,
+        checkpoint_generation: header.generation,
+        incarnation: header.incarnation,
+        entries: entries.len() as u64,
+        taken_back,
+    })
+}
+
+/// The newest slot header that verifies anywhere.
+fn newest_slot(
+    medium: &mut dyn Medium,
+    places: &Places<'_>,
+) -> Result<(usize, SlotHeader), Damage> {
+    let mut newest: Option<(usize, SlotHeader)> = None;
+    for slot in 0..2 {
+        let (offset, _) = Ring::new(places.slots[slot]).locate(0);
+        let mut found = false;
+        let mut unread = None;
+        for &copy in &places.copies {
+            let mut bytes = vec![0; SLOT_HEADER];
+            if let Err(error) = medium.read(copy, offset, &mut bytes) {
+                unread = Some(error);
+                continue;
+            }
+            let Ok(header) = decode_slot(places.seed, &bytes) else { continue };
+            found = true;
+            if newest.as_ref().is_none_or(|(_, other)| header.generation > other.generation) {
+                newest = Some((slot, header));
+            }
+        }
+        // What cannot be read may be the newest header: it is not the same as not being there.
+        if let (false, Some(error)) = (found, unread) {
+            return Err(error.into());
+        }
+    }
+    newest.ok_or(Damage::NoCheckpoint)
+}
+
+fn load_chunks(
+    medium: &mut dyn Medium,
+    places: &Places<'_>,
+    slot: usize,
+    header: &SlotHeader,
+    replay: &mut Replay,
+) -> Result<(), Damage> {
+    let ring = Ring::new(places.slots[slot]);
+    let generation = header.generation;
+    let mut position = SLOT_HEADER as u64;
+    let mut checksums = Vec::new();
+    for index in 0..header.chunks {
+        let mut found = Err(Malformed::NotALabel { found: [0; 8] });
+        for place in candidates(&ring, position) {
+            for &copy in &places.copies {
+                let chunk = read_chunk(medium, places.seed, copy, &ring, place);
+                match chunk {
+                    Ok((chunk, ..)) if chunk.generation != generation || chunk.index != index => {}
+                    Ok(chunk) => {
+                        found = Ok((place, chunk));
+                        break;
+                    }
+                    Err(malformed) if found.is_err() => found = Err(malformed),
+                    Err(_) => {}
+                }
+            }
+            if found.is_ok() {
+                break;
+            }
+        }
+        let (place, (chunk, checksum, payload)) =
+            found.map_err(|malformed| Damage::Chunk { generation, index, position, malformed })?;
+        position = place + u64::from(chunk.blocks) * BLOCK;
+        checksums.push(checksum);
+        replay.covered.push((chunk.first, chunk.lsn));
+        for op in Decoder::new(&payload, places.cluster_size.blocks()) {
+            let op = op.map_err(|malformed| Damage::Operation { lsn: chunk.lsn, malformed })?;
+            replay.load(op)?;
+        }
+    }
+    if checksum::of_checksums(places.seed, checksums) != header.chunks_checksum {
+        return Err(Damage::Mixed { generation });
+    }
+    Ok(())
+}
+
+/// Where a structure may begin that follows one ending at `position`: there, or at the start
+/// of the next extent.
+fn candidates(ring: &Ring, position: u64) -> Vec<u64> {
+    let (_, left) = ring.locate(position);
+    if left == ring.length() { vec![position] } else { vec![position, position + left] }
+}
+
+type ReadChunk = (checkpoint::ChunkHeader, u64, Vec<u8>);
+
+fn read_chunk(
+    medium: &mut dyn Medium,
+    seed: Seed,
+    copy: usize,
+    ring: &Ring,
+    position: u64,
+) -> Result<ReadChunk, Malformed> {
+    let (offset, left) = ring.locate(position);
+    let mut bytes = vec![0; BLOCK_LEN];
+    if medium.read(copy, offset, &mut bytes).is_ok()
+        && let Some(header) = read_chunk_header(&bytes)
+    {
+        let length = u64::from(header.blocks) * BLOCK;
+        if length <= left.min(CHUNK_MAX as u64) {
+            let mut whole = vec![0; usize::try_from(length).expect("at most 64 KiB")];
+            if medium.read(copy, offset, &mut whole).is_ok() {
+                bytes = whole;
+            }
+        }
+    }
+    let (header, checksum, payload) = checkpoint::verify_chunk(seed, &bytes)?;
+    Ok((header, checksum, payload.to_vec()))
+}
+
+type Entries = Vec<(Lsn, Vec<u8>)>;
+
+/// Reads the log from the checkpoint's start to its tail.
+fn read_log(
+    medium: &mut dyn Medium,
+    places: &Places<'_>,
+    slot: &SlotHeader,
+) -> Result<(Entries, LogStart), Damage> {
+    let ring = Ring::new(places.log);
+    let mut end = LogStart { lsn: slot.start, position: slot.position, previous: slot.previous };
+    let incarnation = slot.incarnation;
+    let mut entries = Vec::new();
+    loop {
+        let expected = |found: &EntryHeader| found.lsn == end.lsn && found.previous == end.previous;
+        let mut found = None;
+        let mut unread = None;
+        'search: for place in candidates(&ring, end.position) {
+            for &copy in &places.copies {
+                match read_entry(medium, places.seed, copy, &ring, place) {
+                    Ok(Some((header, checksum, payload))) if expected(&header) => {
+                        found = Some((place, header, checksum, payload));
+                        break 'search;
+                    }
+                    Ok(_) => {}
+                    Err(error) => unread = Some(error),
+                }
+            }
+        }
+        let Some((place, header, checksum, payload)) = found else {
+            match unread {
+                Some(error) => return Err(error.into()),
+                None => break,
+            }
+        };
+        if header.incarnation < incarnation {
+            break;
+        }
+        if header.incarnation > incarnation {
+            // Each life begins with a checkpoint; this one is older than the life.
+            let generation = slot.generation;
+            return Err(Damage::OldCheckpoint { generation, lsn: header.lsn });
+        }
+        entries.push((header.lsn, payload));
+        end = LogStart {
+            lsn: Lsn(header.lsn.0 + 1),
+            position: place + u64::from(header.blocks) * BLOCK,
+            previous: checksum,
+        };
+    }
+    refuse_damage(medium, places, &ring, &end)?;
+    Ok((entries, end))
+}
+
+type ReadEntry = (EntryHeader, u64, Vec<u8>);
+
+/// The entry at a position, if an intact one begins there. A read error is not an answer.
+fn read_entry(
+    medium: &mut dyn Medium,
+    seed: Seed,
+    copy: usize,
+    ring: &Ring,
+    position: u64,
+) -> Result<Option<ReadEntry>, MediumError> {
+    let (offset, left) = ring.locate(position);
+    let mut first = vec![0; BLOCK_LEN];
+    medium.read(copy, offset, &mut first)?;
+    let Some(header) = entry::read_header(&first) else { return Ok(None) };
+    let length = u64::from(header.blocks) * BLOCK;
+    if length > left.min(ENTRY_MAX as u64) {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; usize::try_from(length).expect("at most 64 KiB")];
+    medium.read(copy, offset, &mut bytes)?;
+    let entry = entry::verify_entry(seed, &bytes).ok();
+    Ok(entry.map(|(header, checksum, payload)| (header, checksum, payload.to_vec())))
+}
+
+/// The entry at `end` is nowhere. Refuses the pool if another one says that it was durable.
+fn refuse_damage(
+    medium: &mut dyn Medium,
+    places: &Places<'_>,
+    ring: &Ring,
+    end: &LogStart,
+) -> Result<(), Damage> {
+    let mut at = 0;
+    while at < ring.length() {
+        for &copy in &places.copies {
+            if let Ok(Some((header, ..))) = read_entry(medium, places.seed, copy, ring, at)
+                && header.lsn > end.lsn
+                && header.durable >= end.lsn
+            {
+                let (offset, _) = ring.locate(end.position);
+                return Err(Damage::Entry { lsn: end.lsn, offset, later: header.lsn });
+            }
+        }
+        at += BLOCK;
+    }
+    Ok(())
+}
+
+/// The highest settled LSN of each member.
+fn settled(
+    entries: &Entries,
+    cluster_size: ClusterSize,
+) -> Result<BTreeMap<MemberIndex, Lsn>, Damage> {
+    let mut settled: BTreeMap<MemberIndex, Lsn> = BTreeMap::new();
+    for (lsn, payload) in entries {
+        for op in Decoder::new(payload, cluster_size.blocks()) {
+            let op = op.map_err(|malformed| Damage::Operation { lsn: *lsn, malformed })?;
+            if let Op::Settled { member, lsn } = op {
+                let newest = settled.entry(member).or_insert(lsn);
+                *newest = (*newest).max(lsn);
+            }
+        }
+    }
+    Ok(settled)
+}
+
+/// The proofs of one block that has to be proved.
+struct Unproved {
+    layer: LayerId,
+    at: LogicalCluster,
+    proofs: Vec<u64>,
+}
+
+struct Replay {
+    state: State,
+    /// The first key of each chunk and the LSN of its state, in the order of keys.
+    covered: Vec<(Key, Lsn)>,
+    /// Layers that were put, not only written to.
+    known: BTreeSet<LayerId>,
+    proofs: FxHashMap<(ClusterNo, u16), Unproved>,
+}
+
+impl Replay {
+    /// Takes an operation from a chunk.
+    fn load(&mut self, op: Op) -> Result<(), Damage> {
+        match op {
+            Op::Fragments { layer, items } => {
+                self.state.ensure_layer(layer);
+                for (at, fragment) in items {
+                    self.state.set_fragment(layer, at, fragment)?;
+                }
+            }
+            op => self.put(&op)?,
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, op: &Op) -> Result<(), Damage> {
+        match op {
+            Op::PutLayer { layer, .. } => {
+                self.known.insert(*layer);
+            }
+            Op::DropLayer { layer } => {
+                self.known.remove(layer);
+            }
+            _ => {}
+        }
+        Ok(self.state.apply_object(op)?)
+    }
+
+    /// Whether an entry counts for a key.
+    fn counts(&self, lsn: Lsn, class: Class, first: u64, second: u32) -> bool {
+        let key = Key { class, first, second };
+        let after = self.covered.partition_point(|(first, _)| *first <= key);
+        after == 0 || self.covered[after - 1].1 < lsn
+    }
+
+    /// Applies an operation of entry `lsn` as far as the checkpoint does not contain it.
+    fn apply(
+        &mut self,
+        lsn: Lsn,
+        op: Op,
+        settled: &BTreeMap<MemberIndex, Lsn>,
+    ) -> Result<(), Damage> {
+        let blocks = self.state.blocks();
+        match op {
+            Op::Map { layer, at, cluster, first, proofs } => {
+                if self.counts(lsn, Class::Fragment, u64::from(layer.0), at.0) {
+                    self.map(lsn, layer, at, cluster, first, &proofs, settled)?;
+                }
+            }
+            Op::Unmap { layer, opaque, first_block, blocks: count } => {
+                let size = self.state.cluster_size;
+                let mut block = first_block;
+                while block < first_block + count {
+                    let (at, first) = size.split(block);
+                    let run = (first_block + count - block).min(u64::from(blocks - first));
+                    block += run;
+                    let run = u16::try_from(run).expect("within a cluster");
+                    if self.counts(lsn, Class::Fragment, u64::from(layer.0), at.0) {
+                        self.state.ensure_layer(layer);
+                        let (before, _) = self.state.unmap_blocks(layer, at, first, run, opaque)?;
+                        self.forget(before.cluster, BlockSet::range(first, run));
+                    }
+                }
+            }
+            Op::Fragments { layer, items } => {
+                for (at, fragment) in items {
+                    if self.counts(lsn, Class::Fragment, u64::from(layer.0), at.0) {
+                        self.state.ensure_layer(layer);
+                        let before = self.state.fragment(layer, at);
+                        self.forget(before.cluster, BlockSet::full(blocks));
+                        self.forget(fragment.cluster, BlockSet::full(blocks));
+                        self.state.set_fragment(layer, at, fragment)?;
+                    }
+                }
+            }
+            Op::Settled { .. } => {}
+            op => {
+                let (class, first) = object_key(&op);
+                if self.counts(lsn, class, first, 0) {
+                    self.put(&op)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a Map")]
+    fn map(
+        &mut self,
+        lsn: Lsn,
+        layer: LayerId,
+        at: LogicalCluster,
+        cluster: ClusterNo,
+        first: u16,
+        proofs: &[u64],
+        settled: &BTreeMap<MemberIndex, Lsn>,
+    ) -> Result<(), Damage> {
+        let count = u16::try_from(proofs.len()).expect("the decoder bounds it");
+        self.state.ensure_layer(layer);
+        let before = self.state.map_blocks(layer, at, cluster, first, count)?;
+        let member = self.state.member_of(cluster);
+        let is_settled =
+            member.and_then(|member| settled.get(&member)).is_some_and(|&settled| lsn <= settled);
+        for (block, &proof) in (first..).zip(proofs) {
+            if is_settled {
+                self.proofs.remove(&(cluster, block));
+                continue;
+            }
+            let fresh = !before.valid.contains(block);
+            let unproved = if fresh {
+                // A block that was unmapped since begins anew.
+                let unproved = Unproved { layer, at, proofs: Vec::new() };
+                self.proofs.insert((cluster, block), unproved);
+                self.proofs.get_mut(&(cluster, block))
+            } else {
+                self.proofs.get_mut(&(cluster, block))
+            };
+            if let Some(unproved) = unproved {
+                unproved.proofs.push(proof);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, cluster: Option<ClusterNo>, blocks: BlockSet) {
+        let Some(cluster) = cluster else { return };
+        if self.proofs.is_empty() {
+            return;
+        }
+        for (first, count) in blocks.runs() {
+            for block in first..first + count {
+                self.proofs.remove(&(cluster, block));
+            }
+        }
+    }
+
+    /// Reads the blocks that have to be proved and takes back those that cannot. Returns how
+    /// many.
+    fn prove(&mut self, medium: &mut dyn Medium, places: &Places<'_>) -> Result<u64, Damage> {
+        let mut blocks: Vec<((ClusterNo, u16), Unproved)> =
+            core::mem::take(&mut self.proofs).into_iter().collect();
+        blocks.sort_unstable_by_key(|&(place, _)| place);
+        let mut missing: BTreeMap<MemberIndex, usize> = BTreeMap::new();
+        let mut taken_back = 0;
+        let mut content = vec![0; BLOCK_LEN];
+        for ((cluster, block), unproved) in blocks {
+            let Unproved { layer, at, proofs } = unproved;
+            let Some((member, offset)) = self.state.locate(cluster, block) else {
+                return Err(Damage::Cluster { cluster, layer });
+            };
+            let Some(&slot) = places.members.get(&member) else {
+                *missing.entry(member).or_default() += 1;
+                continue;
+            };
+            medium.read(slot, offset, &mut content)?;
+            if proofs.contains(&checksum::proof(places.seed, &content)) {
+                continue;
+            }
+            taken_back += 1;
+            let mut fragment = self.state.fragment(layer, at);
+            fragment.valid.remove_range(block, 1);
+            if fragment.valid.is_empty() {
+                fragment.cluster = None;
+            }
+            self.state.set_fragment(layer, at, fragment)?;
+        }
+        match missing.into_iter().next() {
+            Some((member, blocks)) => Err(Damage::Unprovable { member, blocks }),
+            None => Ok(taken_back),
+        }
+    }
+
+    /// Every layer that is named exists, and the layers form trees.
+    fn check_links(&self) -> Result<(), Damage> {
+        let state = &self.state;
+        for (&id, layer) in &state.layers {
+            if !self.known.contains(&id) {
+                return Err(Inconsistent::NoLayer(id).into());
+            }
+            // Parents are older than their children, so there is no cycle.
+            if let Some(parent) = layer.parent
+                && (!state.layers.contains_key(&parent) || parent >= id)
+            {
+                let id = u64::from(id.0);
+                return Err(Damage::NoLayer { what: "layer", id, layer: parent });
+            }
+        }
+        for (id, volume) in &state.volumes {
+            let Some(tip) = volume.tip else { continue };
+            if !state.layers.contains_key(&tip) {
+                return Err(Damage::NoLayer { what: "volume", id: id.0, layer: tip });
+            }
+            let links = state.links(tip);
+            if links.names != 1 || links.children != 0 {
+                return Err(Damage::Links { what: "the tip of volume", id: id.0 });
+            }
+        }
+        for (&ObjectId(id), snapshot) in &state.snapshots {
+            let layer = snapshot.layer;
+            if !state.layers.contains_key(&layer) {
+                return Err(Damage::NoLayer { what: "snapshot", id, layer });
+            }
+            if !state.volumes.contains_key(&snapshot.volume) {
+                return Err(Damage::Links { what: "snapshot", id });
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the free space, and that every cluster has one owner.
+    fn allocate(&self, places: &Places<'_>) -> Result<Allocator, Damage> {
+        let mut alloc = Allocator::new();
+        for (&member, segments) in &self.state.members {
+            for &segment in segments {
+                alloc.add(member, segment, places.members.contains_key(&member));
+            }
+        }
+        for (&layer, content) in &self.state.layers {
+            for (_, Fragment { cluster, .. }) in content.map.iter() {
+                let Some(cluster) = cluster else { continue };
+                if !alloc.claim(cluster) {
+                    return Err(Damage::Cluster { cluster, layer });
+                }
+            }
+        }
+        Ok(alloc)
+    }
+}
+
+fn object_key(op: &Op) -> (Class, u64) {
+    match op {
+        Op::PutLayer { layer, .. } | Op::DropLayer { layer } => (Class::Layer, u64::from(layer.0)),
+        Op::PutVolume(record) => (Class::Volume, record.id.0),
+        Op::DropVolume { volume } => (Class::Volume, volume.0),
+        Op::PutSnapshot(record) => (Class::Snapshot, record.id.0),
+        Op::DropSnapshot { snapshot } => (Class::Snapshot, snapshot.0),
+        _ => (Class::Pool, 0),
+    }
+}

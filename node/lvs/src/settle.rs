@@ -1,0 +1,343 @@
+//! From acknowledged to proof against power cuts: flush rounds, and which blocks may be
+//! overwritten in place.
+//!
+//! ```text
+//!  Map appended --> data and entry complete --> a flush covers both --> Settled appended
+//!     unsettled         unsettled                  unsettled, frozen        |
+//!                                                  settled <-- the log was flushed again
+//! ```
+//!
+//! Each member is flushed in *rounds*, one at a time. A round covers every write that
+//! completed before it started. Whoever needs a flush takes a ticket, the number of the
+//! round to wait for.
+//!
+//! - A block is overwritten in place without an entry only when it is settled.
+//! - From the moment a round is wanted, blocks that are unsettled by then are *frozen*: not
+//!   overwritten until they are settled. The round starts when the overwrites that are
+//!   under way have ended. (Rule 3 of `docs/formats/lvs.md`.)
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{
+    blocks::BlockSet,
+    geometry::{LayerId, LogicalCluster, Lsn, MemberIndex},
+};
+
+/// The flush rounds of one member.
+#[derive(Debug)]
+pub(crate) struct Rounds {
+    /// A write has completed since the last round started.
+    dirty: bool,
+    wanted: bool,
+    in_flight: bool,
+    started: u64,
+    completed: u64,
+    /// Data writes that a Map names and that have not completed, by the Map's LSN.
+    pending: BTreeMap<Lsn, u32>,
+    /// Overwrites of unsettled blocks under way.
+    overwrites: u32,
+    /// Unsettled blocks up to here are not overwritten.
+    frozen: Lsn,
+    /// What the round under way will have covered: data of Maps, and entries.
+    covers_data: Lsn,
+    covers_log: Lsn,
+    flushed_data: Lsn,
+    flushed_log: Lsn,
+    /// A Settled operation: what it settles, and its own LSN.
+    mark: Option<(Lsn, Lsn)>,
+    settled: Lsn,
+}
+
+impl Rounds {
+    fn new(start: Lsn) -> Self {
+        Self {
+            dirty: false,
+            wanted: false,
+            in_flight: false,
+            started: 0,
+            completed: 0,
+            pending: BTreeMap::new(),
+            overwrites: 0,
+            frozen: start,
+            covers_data: start,
+            covers_log: start,
+            flushed_data: start,
+            flushed_log: start,
+            mark: None,
+            settled: start,
+        }
+    }
+
+    /// The round that covers every write completed by now. `appended` is the LSN that the
+    /// next operation would get.
+    pub(crate) fn ticket(&mut self, appended: Lsn) -> u64 {
+        if !self.dirty {
+            return self.started;
+        }
+        self.wanted = true;
+        self.frozen = self.frozen.max(appended);
+        self.started + 1
+    }
+
+    /// Has another round cover the data of Maps that the last one did not count: they were in
+    /// the open batch, though their data had been written.
+    pub(crate) fn want_data(&mut self, appended: Lsn) {
+        if !self.in_flight && self.data_complete(appended) > self.flushed_data {
+            self.wanted = true;
+            self.frozen = self.frozen.max(appended);
+        }
+    }
+
+    /// Whether round `ticket` has ended.
+    pub(crate) fn is_done(&self, ticket: u64) -> bool {
+        self.completed >= ticket
+    }
+
+    /// Starts the wanted round if it can start now. `appended` as for [`Rounds::ticket`],
+    /// `written`: every entry up to it is on this member.
+    pub(crate) fn start(&mut self, appended: Lsn, written: Lsn) -> bool {
+        if !self.wanted || self.in_flight || self.overwrites > 0 {
+            return false;
+        }
+        self.wanted = false;
+        self.dirty = false;
+        self.in_flight = true;
+        self.started += 1;
+        self.frozen = self.frozen.max(appended);
+        self.covers_log = written;
+        self.covers_data = self.data_complete(appended);
+        true
+    }
+
+    /// The round under way has ended well.
+    pub(crate) fn finish(&mut self) {
+        self.in_flight = false;
+        self.completed = self.started;
+        self.flushed_data = self.flushed_data.max(self.covers_data);
+        self.flushed_log = self.flushed_log.max(self.covers_log);
+    }
+
+    /// A write has completed.
+    pub(crate) fn touched(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Every entry up to here had been written on the member when a round that has ended started.
+    pub(crate) fn flushed_log(&self) -> Lsn {
+        self.flushed_log
+    }
+
+    /// The last LSN up to which no Map waits for its data.
+    pub(crate) fn data_complete(&self, appended: Lsn) -> Lsn {
+        let next = self.pending.first_key_value().map_or(appended, |(&lsn, _)| lsn.min(appended));
+        Lsn(next.0 - 1)
+    }
+
+    /// Data that the Map in entry `lsn` names will be written.
+    pub(crate) fn expect_data(&mut self, lsn: Lsn) {
+        *self.pending.entry(lsn).or_default() += 1;
+    }
+
+    /// Data that the Map in entry `lsn` names has been written, or was taken back.
+    pub(crate) fn data_written(&mut self, lsn: Lsn) {
+        let count = self.pending.get_mut(&lsn).expect("the data was expected");
+        *count -= 1;
+        if *count == 0 {
+            self.pending.remove(&lsn);
+        }
+    }
+
+    /// Whether unsettled blocks with these Maps may be overwritten now.
+    pub(crate) fn may_overwrite(&self, maps: Maps) -> bool {
+        maps.newest <= self.settled || (maps.oldest > self.frozen && !self.wanted)
+    }
+
+    /// An overwrite of an unsettled block begins.
+    pub(crate) fn begin_overwrite(&mut self) {
+        self.overwrites += 1;
+    }
+
+    /// An overwrite of an unsettled block has ended.
+    pub(crate) fn end_overwrite(&mut self) {
+        self.overwrites -= 1;
+    }
+}
+
+/// The entries in which the Maps of some blocks lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Maps {
+    /// None of them is in an earlier entry.
+    pub(crate) oldest: Lsn,
+    /// None of them is in a later entry.
+    pub(crate) newest: Lsn,
+}
+
+#[derive(Debug)]
+struct Unsettled {
+    blocks: BlockSet,
+    maps: Maps,
+}
+
+/// A fragment.
+pub(crate) type Place = (LayerId, LogicalCluster);
+
+/// The rounds of all members, and the blocks that are not settled.
+#[derive(Debug)]
+pub(crate) struct Settlement {
+    rounds: BTreeMap<MemberIndex, Rounds>,
+    unsettled: BTreeMap<Place, Unsettled>,
+    /// Unsettled places per member in the order of their LSN; outdated ones are passed over.
+    order: BTreeMap<MemberIndex, VecDeque<(Lsn, Place)>>,
+    blocks: usize,
+    /// Places that have become settled.
+    settled: Vec<Place>,
+}
+
+impl Settlement {
+    /// Nothing is unsettled, everything up to `start` is settled.
+    pub(crate) fn new(members: impl Iterator<Item = MemberIndex>, start: Lsn) -> Self {
+        Self {
+            rounds: members.map(|member| (member, Rounds::new(start))).collect(),
+            unsettled: BTreeMap::new(),
+            order: BTreeMap::new(),
+            blocks: 0,
+            settled: Vec::new(),
+        }
+    }
+
+    /// The rounds of a member.
+    ///
+    /// # Panics
+    ///
+    /// When it is no member.
+    pub(crate) fn member(&mut self, member: MemberIndex) -> &mut Rounds {
+        self.rounds.get_mut(&member).expect("a member of the pool")
+    }
+
+    /// All members.
+    pub(crate) fn members(&self) -> impl Iterator<Item = MemberIndex> + '_ {
+        self.rounds.keys().copied()
+    }
+
+    /// How many blocks are unsettled.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Blocks of a fragment on `member` have been named by a Map in entry `lsn`.
+    pub(crate) fn add(&mut self, place: Place, blocks: BlockSet, lsn: Lsn, member: MemberIndex) {
+        let entry = self.unsettled.entry(place).or_insert(Unsettled {
+            blocks: BlockSet::EMPTY,
+            maps: Maps { oldest: lsn, newest: lsn },
+        });
+        let before = entry.blocks.count();
+        entry.blocks = entry.blocks | blocks;
+        entry.maps.newest = lsn;
+        self.blocks += usize::from(entry.blocks.count() - before);
+        self.order.entry(member).or_default().push_back((lsn, place));
+    }
+
+    /// Blocks of a fragment are no longer valid, or were set to what they are by an operation
+    /// that needs no proof.
+    pub(crate) fn remove(&mut self, place: Place, blocks: BlockSet) {
+        let Some(entry) = self.unsettled.get_mut(&place) else { return };
+        let before = entry.blocks.count();
+        entry.blocks = entry.blocks - blocks;
+        self.blocks -= usize::from(before - entry.blocks.count());
+        if entry.blocks.is_empty() {
+            self.unsettled.remove(&place);
+        }
+    }
+
+    /// Those of `blocks` of a fragment that are unsettled, and their Maps.
+    pub(crate) fn unsettled(&self, place: Place, blocks: BlockSet) -> Option<(BlockSet, Maps)> {
+        let entry = self.unsettled.get(&place)?;
+        let touched = entry.blocks & blocks;
+        (!touched.is_empty()).then_some((touched, entry.maps))
+    }
+
+    /// Whether data on `member` is being written or waits to be settled.
+    pub(crate) fn has_open(&self, member: MemberIndex) -> bool {
+        let writing = self.rounds.get(&member).is_some_and(|rounds| !rounds.pending.is_empty());
+        writing || self.has_unsettled(member)
+    }
+
+    /// Whether `member` has unsettled blocks.
+    fn has_unsettled(&self, member: MemberIndex) -> bool {
+        self.order.get(&member).is_some_and(|order| !order.is_empty())
+    }
+
+    /// Looks at what has been flushed. Returns the Settled operations to append, as (member, LSN).
+    pub(crate) fn advance(&mut self, log_durable: Lsn) -> Vec<(MemberIndex, Lsn)> {
+        let members: Vec<MemberIndex> = self.rounds.keys().copied().collect();
+        let mut marks = Vec::new();
+        for member in members {
+            let rounds = self.member(member);
+            if let Some((value, entry)) = rounds.mark
+                && entry <= log_durable
+            {
+                rounds.mark = None;
+                self.settle(member, value);
+            }
+            let oldest = self.order.get(&member).and_then(VecDeque::front).map(|&(lsn, _)| lsn);
+            let Some(oldest) = oldest else { continue };
+            let rounds = self.member(member);
+            rounds.settled = rounds.settled.max(Lsn(oldest.0 - 1));
+            let value = rounds.flushed_data.min(log_durable);
+            if rounds.mark.is_none() && value >= oldest {
+                marks.push((member, value));
+            }
+        }
+        marks
+    }
+
+    /// The Settled operation for `member` is in entry `lsn`.
+    pub(crate) fn marked(&mut self, member: MemberIndex, value: Lsn, lsn: Lsn) {
+        self.member(member).mark = Some((value, lsn));
+    }
+
+    /// Everything on `member` up to `value` is settled, durably.
+    pub(crate) fn settle(&mut self, member: MemberIndex, value: Lsn) {
+        let rounds = self.member(member);
+        rounds.settled = rounds.settled.max(value);
+        let Some(order) = self.order.get_mut(&member) else { return };
+        while order.front().is_some_and(|&(lsn, _)| lsn <= value) {
+            let (lsn, place) = order.pop_front().expect("it was there");
+            if self.unsettled.get(&place).is_some_and(|entry| entry.maps.newest == lsn)
+                && let Some(entry) = self.unsettled.remove(&place)
+            {
+                self.blocks -= usize::from(entry.blocks.count());
+                self.settled.push(place);
+            }
+        }
+    }
+
+    /// The fragments in which no block is unsettled any more since the last call.
+    pub(crate) fn take_settled(&mut self) -> Vec<Place> {
+        core::mem::take(&mut self.settled)
+    }
+
+    /// What has to happen next so that the unsettled blocks of `member` become settled.
+    pub(crate) fn next_step(&mut self, member: MemberIndex, log_completed: Lsn) -> Step {
+        if !self.has_unsettled(member) {
+            return Step::Nothing;
+        }
+        match self.member(member).mark {
+            Some((_, entry)) if entry <= log_completed => Step::FlushLog,
+            Some((_, entry)) => Step::WriteLog(entry),
+            None => Step::FlushAll,
+        }
+    }
+}
+
+/// What brings settlement forward.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    Nothing,
+    /// Flush the member and the log.
+    FlushAll,
+    /// Write the log up to this entry.
+    WriteLog(Lsn),
+    /// Flush the log.
+    FlushLog,
+}

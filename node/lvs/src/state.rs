@@ -1,0 +1,384 @@
+//! What the pool is: its members, volumes, snapshots, layers and their fragments.
+//!
+//! The state changes by operations only ([`crate::format::op::Op`]), the same ones
+//! that the log and the checkpoints hold, so that what is replayed after a crash is
+//! what happened before it. Nothing here does I/O or decides anything; the free space
+//! is not here either, since it follows from the fragments.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    format::op::{Op, PoolRecord, SnapshotRecord, VolumeRecord},
+    geometry::{
+        BLOCK, ClusterNo, ClusterSize, LayerId, LogicalCluster, MemberIndex, ObjectId, Segment,
+    },
+    map::{Fragment, LayerMap, Visibility},
+};
+
+/// An operation that cannot follow from the state before it: a bug or damage.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Inconsistent {
+    /// A layer is named that does not exist.
+    #[error("layer {} does not exist", .0.0)]
+    NoLayer(LayerId),
+    /// A fragment is given a second cluster.
+    #[error(
+        "layer {}, logical cluster {}: holds cluster {} and was given cluster {}",
+        layer.0, at.0, holds.0, given.0
+    )]
+    SecondCluster {
+        /// The layer of the fragment.
+        layer: LayerId,
+        /// Its place in the layer.
+        at: LogicalCluster,
+        /// The cluster that it has.
+        holds: ClusterNo,
+        /// The cluster that the operation names.
+        given: ClusterNo,
+    },
+    /// A layer is dropped while it holds fragments.
+    #[error("layer {} is dropped while it holds {fragments} fragments", layer.0)]
+    NotEmpty {
+        /// The layer.
+        layer: LayerId,
+        /// How many fragments it holds.
+        fragments: usize,
+    },
+}
+
+/// What a layer takes in a checkpoint beside its fragments, in bytes.
+const LAYER_BYTES: usize = 2 * 16;
+
+/// What a volume wrote between two snapshots.
+pub(crate) struct Layer {
+    pub(crate) parent: Option<LayerId>,
+    pub(crate) map: LayerMap,
+}
+
+/// How many things lead to a layer.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Links {
+    /// Layers of which it is the parent.
+    pub(crate) children: u32,
+    /// Volumes and snapshots that name it.
+    pub(crate) names: u32,
+}
+
+/// Where a block's content is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    Data(ClusterNo),
+    Zero,
+}
+
+/// The state of a pool.
+pub(crate) struct State {
+    pub(crate) cluster_size: ClusterSize,
+    pub(crate) pool: PoolRecord,
+    pub(crate) members: BTreeMap<MemberIndex, Vec<Segment>>,
+    pub(crate) layers: BTreeMap<LayerId, Layer>,
+    pub(crate) volumes: BTreeMap<ObjectId, VolumeRecord>,
+    pub(crate) snapshots: BTreeMap<ObjectId, SnapshotRecord>,
+    pub(crate) next_layer: u32,
+    pub(crate) next_object: u64,
+    /// What all objects take in a checkpoint, in bytes.
+    pub(crate) object_bytes: u64,
+    links: BTreeMap<LayerId, Links>,
+}
+
+impl State {
+    /// A pool with nothing in it.
+    pub(crate) fn new(cluster_size: ClusterSize) -> Self {
+        Self {
+            cluster_size,
+            pool: PoolRecord {
+                overcommit_percent: 0,
+                watermark_low_percent: 0,
+                watermark_high_percent: 0,
+                labels: Vec::new(),
+            },
+            members: BTreeMap::new(),
+            layers: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            next_layer: 1,
+            next_object: 1,
+            object_bytes: 0,
+            links: BTreeMap::new(),
+        }
+    }
+
+    /// Blocks in a cluster of this pool.
+    pub(crate) fn blocks(&self) -> u16 {
+        self.cluster_size.blocks()
+    }
+
+    /// Applies an operation on an object. Operations on fragments go through
+    /// [`State::map_blocks`], [`State::unmap_blocks`] and [`State::set_fragment`].
+    ///
+    /// # Errors
+    ///
+    /// When the operation cannot follow from the state.
+    ///
+    /// # Panics
+    ///
+    /// When it is an operation on fragments.
+    pub(crate) fn apply_object(&mut self, op: &Op) -> Result<(), Inconsistent> {
+        match op {
+            Op::PutLayer { layer, parent } => self.put_layer(*layer, *parent),
+            Op::DropLayer { layer } => return self.drop_layer(*layer),
+            Op::PutVolume(record) => {
+                self.next_object = self.next_object.max(record.id.0 + 1);
+                let tip = record.tip;
+                let old = self.volumes.insert(record.id, (**record).clone());
+                self.rename_link(old.as_ref().and_then(|old| old.tip), tip);
+                self.count_object(op, old.map(|old| Op::PutVolume(Box::new(old))));
+            }
+            Op::DropVolume { volume } => {
+                let old = self.volumes.remove(volume);
+                self.rename_link(old.as_ref().and_then(|old| old.tip), None);
+                self.count_object(op, old.map(|old| Op::PutVolume(Box::new(old))));
+            }
+            Op::PutSnapshot(record) => {
+                self.next_object = self.next_object.max(record.id.0 + 1);
+                let layer = record.layer;
+                let old = self.snapshots.insert(record.id, (**record).clone());
+                self.rename_link(old.as_ref().map(|old| old.layer), Some(layer));
+                self.count_object(op, old.map(|old| Op::PutSnapshot(Box::new(old))));
+            }
+            Op::DropSnapshot { snapshot } => {
+                let old = self.snapshots.remove(snapshot);
+                self.rename_link(old.as_ref().map(|old| old.layer), None);
+                self.count_object(op, old.map(|old| Op::PutSnapshot(Box::new(old))));
+            }
+            Op::PutPool(record) => self.pool = record.clone(),
+            Op::PutMember { member, segments } => {
+                self.members.insert(*member, segments.clone());
+            }
+            Op::Settled { .. } => {}
+            Op::Map { .. } | Op::Unmap { .. } | Op::Fragments { .. } => {
+                unreachable!("operations on fragments are applied one fragment at a time")
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what `op` put instead of `old`.
+    fn count_object(&mut self, op: &Op, old: Option<Op>) {
+        let blocks = self.blocks();
+        if matches!(op, Op::PutVolume(_) | Op::PutSnapshot(_)) {
+            // With the layer that came with it.
+            self.object_bytes += (op.encoded_len(blocks) + LAYER_BYTES) as u64;
+        }
+        if let Some(old) = old {
+            self.object_bytes -= (old.encoded_len(blocks) + LAYER_BYTES) as u64;
+        }
+    }
+
+    /// The layer `id`, made when it does not exist: replay may meet what was written to a
+    /// layer before the layer.
+    pub(crate) fn ensure_layer(&mut self, id: LayerId) -> &mut Layer {
+        let blocks = self.blocks();
+        self.layers.entry(id).or_insert_with(|| Layer { parent: None, map: LayerMap::new(blocks) })
+    }
+
+    fn put_layer(&mut self, id: LayerId, parent: Option<LayerId>) {
+        self.next_layer = self.next_layer.max(id.0 + 1);
+        let layer = self.ensure_layer(id);
+        let old = core::mem::replace(&mut layer.parent, parent);
+        self.link(old, |links| links.children -= 1);
+        self.link(parent, |links| links.children += 1);
+    }
+
+    fn drop_layer(&mut self, id: LayerId) -> Result<(), Inconsistent> {
+        if let Some(layer) = self.layers.get(&id) {
+            if !layer.map.is_empty() {
+                return Err(Inconsistent::NotEmpty { layer: id, fragments: layer.map.len() });
+            }
+            let parent = layer.parent;
+            self.layers.remove(&id);
+            self.link(parent, |links| links.children -= 1);
+        }
+        Ok(())
+    }
+
+    fn rename_link(&mut self, old: Option<LayerId>, new: Option<LayerId>) {
+        self.link(old, |links| links.names -= 1);
+        self.link(new, |links| links.names += 1);
+    }
+
+    fn link(&mut self, layer: Option<LayerId>, change: impl FnOnce(&mut Links)) {
+        let Some(layer) = layer else { return };
+        let links = self.links.entry(layer).or_default();
+        change(links);
+        if *links == Links::default() {
+            self.links.remove(&layer);
+        }
+    }
+
+    /// How many things lead to `layer`.
+    pub(crate) fn links(&self, layer: LayerId) -> Links {
+        self.links.get(&layer).copied().unwrap_or_default()
+    }
+
+    /// The layers whose parent is `layer`.
+    pub(crate) fn children(&self, layer: LayerId) -> impl Iterator<Item = LayerId> + '_ {
+        self.layers.iter().filter(move |(_, child)| child.parent == Some(layer)).map(|(&id, _)| id)
+    }
+
+    /// The fragment of `layer` at `at`.
+    ///
+    /// # Panics
+    ///
+    /// When the layer does not exist.
+    pub(crate) fn fragment(&self, layer: LayerId, at: LogicalCluster) -> Fragment {
+        self.layer(layer).map.get(at)
+    }
+
+    /// A layer that is known to exist.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub(crate) fn layer(&self, layer: LayerId) -> &Layer {
+        self.layers.get(&layer).expect("a named layer exists")
+    }
+
+    /// The member and byte offset of a block of a cluster, if the cluster lies in a segment.
+    pub(crate) fn locate(&self, cluster: ClusterNo, block: u16) -> Option<(MemberIndex, u64)> {
+        self.members.iter().find_map(|(&member, segments)| {
+            let segment = segments.iter().find(|segment| segment.contains(cluster))?;
+            let index = u64::from(cluster.0 - segment.first.0);
+            let bytes = u64::from(self.cluster_size.bytes());
+            Some((member, segment.offset.0 + index * bytes + u64::from(block) * BLOCK))
+        })
+    }
+
+    /// The member that holds a cluster.
+    pub(crate) fn member_of(&self, cluster: ClusterNo) -> Option<MemberIndex> {
+        self.locate(cluster, 0).map(|(member, _)| member)
+    }
+
+    /// Makes `count` blocks from `first` valid in the fragment, and gives it `cluster`
+    /// when it has none. Returns the fragment as it was.
+    ///
+    /// # Errors
+    ///
+    /// When the layer does not exist or the fragment has another cluster.
+    pub(crate) fn map_blocks(
+        &mut self,
+        layer: LayerId,
+        at: LogicalCluster,
+        cluster: ClusterNo,
+        first: u16,
+        count: u16,
+    ) -> Result<Fragment, Inconsistent> {
+        let map = &mut self.layers.get_mut(&layer).ok_or(Inconsistent::NoLayer(layer))?.map;
+        let before = map.get(at);
+        if let Some(holds) = before.cluster
+            && holds != cluster
+        {
+            return Err(Inconsistent::SecondCluster { layer, at, holds, given: cluster });
+        }
+        let mut after = Fragment { cluster: Some(cluster), ..before };
+        after.valid.insert_range(first, count);
+        map.set(at, after);
+        Ok(before)
+    }
+
+    /// Makes `count` blocks from `first` read as zero. Returns the fragment as it was and
+    /// the cluster that it gives back, if it now holds no valid block.
+    ///
+    /// # Errors
+    ///
+    /// When the layer does not exist.
+    pub(crate) fn unmap_blocks(
+        &mut self,
+        layer: LayerId,
+        at: LogicalCluster,
+        first: u16,
+        count: u16,
+        opaque: bool,
+    ) -> Result<(Fragment, Option<ClusterNo>), Inconsistent> {
+        let map = &mut self.layers.get_mut(&layer).ok_or(Inconsistent::NoLayer(layer))?.map;
+        let before = map.get(at);
+        let mut after = before;
+        after.valid.remove_range(first, count);
+        if opaque {
+            after.opaque.insert_range(first, count);
+        }
+        if after.valid.is_empty() {
+            after.cluster = None;
+        }
+        if after != before {
+            map.set(at, after);
+        }
+        Ok((before, before.cluster.filter(|_| after.cluster.is_none())))
+    }
+
+    /// Sets a fragment to exactly what is given.
+    ///
+    /// # Errors
+    ///
+    /// When the layer does not exist.
+    pub(crate) fn set_fragment(
+        &mut self,
+        layer: LayerId,
+        at: LogicalCluster,
+        fragment: Fragment,
+    ) -> Result<(), Inconsistent> {
+        let map = &mut self.layers.get_mut(&layer).ok_or(Inconsistent::NoLayer(layer))?.map;
+        map.set(at, fragment);
+        Ok(())
+    }
+
+    /// Blocks that are valid for good need not be opaque: the fragment becomes smaller.
+    pub(crate) fn forget_opaque(&mut self, layer: LayerId, at: LogicalCluster) {
+        let Some(layer) = self.layers.get_mut(&layer) else { return };
+        let mut fragment = layer.map.get(at);
+        if !(fragment.opaque & fragment.valid).is_empty() {
+            fragment.opaque = fragment.opaque - fragment.valid;
+            layer.map.set(at, fragment);
+        }
+    }
+
+    /// Where the content of a block is, seen from `layer`, and for how many blocks the
+    /// answer holds, up to block `limit` of the cluster.
+    ///
+    /// # Panics
+    ///
+    /// When the layer or one of its ancestors does not exist.
+    pub(crate) fn source(
+        &self,
+        layer: LayerId,
+        at: LogicalCluster,
+        block: u16,
+        mut limit: u16,
+    ) -> (Source, u16) {
+        let mut next = Some(layer);
+        while let Some(id) = next {
+            let layer = self.layer(id);
+            let (visibility, run) = layer.map.visibility(at, block, limit);
+            limit = block + run;
+            match visibility {
+                Visibility::Data(cluster) => return (Source::Data(cluster), run),
+                Visibility::Zero => return (Source::Zero, run),
+                Visibility::Through => next = layer.parent,
+            }
+        }
+        (Source::Zero, limit - block)
+    }
+
+    /// Whether an ancestor of `layer` has anything at `at` that could show through.
+    pub(crate) fn shows_through(&self, layer: LayerId, at: LogicalCluster) -> bool {
+        let mut next = self.layer(layer).parent;
+        while let Some(id) = next {
+            let layer = self.layer(id);
+            if !layer.map.get(at).valid.is_empty() {
+                return true;
+            }
+            next = layer.parent;
+        }
+        false
+    }
+}

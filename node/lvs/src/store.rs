@@ -1,0 +1,893 @@
+//! An open pool: the part that is driven.
+//!
+//! ```text
+//!   submit, create_volume ... --> tasks --> pump --> actions: member I/O, completions
+//!                                   ^                       |
+//!                                   +---- complete_io <-----+
+//! ```
+//!
+//! A [`Store`] does no I/O and knows no clock. Its driver submits requests, calls
+//! [`Store::pump`], carries out the [`Action`]s, and reports each member I/O with
+//! [`Store::complete_io`]. All that is under way is a *task*; a task waits for member I/O,
+//! for a log entry, for flush rounds or for room, and takes its next step when what it
+//! waits for has come.
+//!
+//! - Every request is completed once; every action is carried out once.
+//! - When the log can no longer be kept, the store answers `NotReady` to everything and
+//!   says why in [`Store::health`]; it never acknowledges what it could not log.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fathom_block::{Buffer, Completion, Error, Operation, Request, RequestId};
+use fathom_units::{ByteOffset, Lba};
+use slab::Slab;
+
+use crate::{
+    admin::{AdminTask, Failed, Ticket},
+    alloc::Allocator,
+    checkpoint::CheckpointTask,
+    format::{
+        checksum::Seed,
+        label::{Extent, Label},
+        op::Op,
+    },
+    geometry::{BLOCK, ClusterNo, LayerId, LogicalCluster, Lsn, MemberIndex, ObjectId},
+    io::IoTask,
+    log::Log,
+    members::Demotion,
+    ranges::{Hold, Ranges},
+    reclaim::ReclaimTask,
+    settle::{Settlement, Step},
+    state::State,
+};
+
+/// The most blocks that may wait to be settled: what has to be proved after a power cut.
+pub const UNSETTLED_MAX: usize = 32_768;
+
+/// The most data that one request reads, writes or compares, in bytes.
+pub const REQUEST_BYTES_MAX: u64 = 32 << 20;
+
+/// Names a member I/O from its action to [`Store::complete_io`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IoToken(pub usize);
+
+/// What is done to a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoKind {
+    /// Read `length` bytes.
+    Read,
+    /// Write `length` bytes; with `fua`, they are on stable media at completion.
+    Write {
+        /// Force unit access.
+        fua: bool,
+    },
+    /// Bring every completed write to stable media.
+    Flush,
+}
+
+/// Where the bytes of a member I/O are.
+#[derive(Debug)]
+pub enum IoData {
+    /// A flush has none.
+    None,
+    /// In the bytes of a request, at this offset.
+    Request {
+        /// The request.
+        id: RequestId,
+        /// Bytes from the start of its data.
+        offset: usize,
+    },
+    /// In this buffer, which a read gives back through [`Store::complete_io`].
+    Owned(Buffer),
+}
+
+/// One I/O to one member. Offset and length are multiples of 4096.
+#[derive(Debug)]
+pub struct MemberIo {
+    /// Its name.
+    pub token: IoToken,
+    /// The member.
+    pub member: MemberIndex,
+    /// What to do.
+    pub kind: IoKind,
+    /// Where on the member.
+    pub offset: ByteOffset,
+    /// How many bytes; 0 for a flush.
+    pub length: usize,
+    /// From or to where.
+    pub data: IoData,
+}
+
+/// What the driver has to do next.
+#[derive(Debug)]
+pub enum Action {
+    /// Carry out a member I/O and report it with [`Store::complete_io`].
+    Io(MemberIo),
+    /// Fill part of a read request's data with zeros.
+    Zero {
+        /// The request.
+        id: RequestId,
+        /// Bytes from the start of its data.
+        offset: usize,
+        /// How many bytes.
+        length: usize,
+    },
+    /// Fill part of a read request's data from a buffer.
+    Fill {
+        /// The request.
+        id: RequestId,
+        /// Bytes from the start of its data.
+        offset: usize,
+        /// The source.
+        buffer: Buffer,
+        /// Which bytes of the source.
+        range: core::ops::Range<usize>,
+    },
+    /// A request is done.
+    Complete(Completion),
+    /// An administrative call is done, and durable when it succeeded.
+    Done {
+        /// What the call returned.
+        ticket: Ticket,
+        /// Done, or why not.
+        result: Result<(), Failed>,
+    },
+}
+
+/// Gives access to the data of requests that are under way.
+pub trait Payloads {
+    /// The data of a write or compare request.
+    fn bytes(&self, id: RequestId) -> &[u8];
+}
+
+/// Names a task.
+pub(crate) type TaskKey = usize;
+
+/// A flush round that a task waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Round {
+    pub(crate) member: MemberIndex,
+    ticket: u64,
+    /// For data on the member, and not only for its copy of the log.
+    pub(crate) data: bool,
+}
+
+/// What a task is waiting for.
+#[derive(Default, Debug)]
+pub(crate) struct Waits {
+    /// Member I/Os that have not completed.
+    pub(crate) io: u32,
+    /// A log entry, 0 for none.
+    pub(crate) entry: u64,
+    /// Flush rounds.
+    pub(crate) rounds: Vec<Round>,
+    /// Ranges that it has asked for and not been granted.
+    pub(crate) ranges: u32,
+}
+
+pub(crate) enum Work {
+    Io(IoTask),
+    Admin(AdminTask),
+    Checkpoint(CheckpointTask),
+    Reclaim(ReclaimTask),
+}
+
+pub(crate) struct Task {
+    pub(crate) waits: Waits,
+    pub(crate) work: Work,
+    /// It is in the run queue or in the stalled list.
+    pub(crate) queued: bool,
+}
+
+/// What the end of a member I/O means.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Route {
+    /// Data of a task; the number is the task's own.
+    Task { key: TaskKey, part: usize },
+    /// A log entry.
+    Entry { lsn: Lsn },
+    /// A flush round.
+    Flush,
+    /// Part of recording a stale metadata copy.
+    Label,
+    /// Part of a checkpoint.
+    Checkpoint { key: TaskKey },
+}
+
+struct Pending {
+    route: Route,
+    member: MemberIndex,
+    kind: IoKind,
+}
+
+/// Reads under way by the epoch in which they began.
+#[derive(Default)]
+pub(crate) struct Epochs {
+    current: u64,
+    active: BTreeMap<u64, u32>,
+}
+
+impl Epochs {
+    pub(crate) fn begin(&mut self) -> u64 {
+        *self.active.entry(self.current).or_default() += 1;
+        self.current
+    }
+
+    pub(crate) fn end(&mut self, epoch: u64) {
+        let count = self.active.get_mut(&epoch).expect("the read began");
+        *count -= 1;
+        if *count == 0 {
+            self.active.remove(&epoch);
+        }
+    }
+
+    /// Ends the current epoch; reads up to the returned one may know what changes now.
+    fn close(&mut self) -> u64 {
+        self.current += 1;
+        self.current - 1
+    }
+
+    fn oldest(&self) -> u64 {
+        self.active.first_key_value().map_or(u64::MAX, |(&epoch, _)| epoch)
+    }
+}
+
+/// An open pool.
+pub struct Store {
+    pub(crate) state: State,
+    pub(crate) alloc: Allocator,
+    pub(crate) log: Log,
+    pub(crate) settlement: Settlement,
+    pub(crate) seed: Seed,
+    pub(crate) labels: BTreeMap<MemberIndex, Label>,
+    /// Metadata members in sync, a bit per index.
+    pub(crate) copies: u32,
+    pub(crate) slots: [Vec<Extent>; 2],
+    pub(crate) checkpoint_generation: u64,
+    pub(crate) checkpointing: bool,
+    pub(crate) reclaiming: bool,
+    pub(crate) reclaim_wanted: bool,
+    /// Layers that have been pruned since something was deleted.
+    pub(crate) pruned: BTreeSet<LayerId>,
+    /// Layers that could not be reclaimed, because a member failed.
+    pub(crate) unreclaimable: BTreeSet<LayerId>,
+    /// Layers whose merge would wait for a range while somebody waits for space.
+    pub(crate) deferred: BTreeSet<LayerId>,
+    /// Somebody waits for space.
+    pub(crate) space_wanted: bool,
+    pub(crate) tasks: Slab<Task>,
+    pub(crate) ranges: BTreeMap<ObjectId, Ranges<TaskKey>>,
+    pub(crate) epochs: Epochs,
+    pub(crate) next_ticket: u64,
+    pub(crate) fragments: u64,
+    io: Slab<Pending>,
+    actions: VecDeque<Action>,
+    run: VecDeque<TaskKey>,
+    pub(crate) stalled: Vec<TaskKey>,
+    /// Tasks that go on with the next call of [`Store::pump`].
+    later: Vec<TaskKey>,
+    pub(crate) entry_waiters: BTreeMap<Lsn, Vec<TaskKey>>,
+    pub(crate) round_waiters: Vec<TaskKey>,
+    settle_wanted: bool,
+    progress: bool,
+    pub(crate) demotion: Option<Demotion>,
+    pub(crate) failed_members: u32,
+    pub(crate) failure: Option<(MemberIndex, &'static str)>,
+}
+
+/// What [`crate::recovery`] hands over to make a store.
+pub(crate) struct Opened {
+    pub(crate) state: State,
+    pub(crate) alloc: Allocator,
+    pub(crate) log: Log,
+    pub(crate) seed: Seed,
+    pub(crate) labels: BTreeMap<MemberIndex, Label>,
+    pub(crate) copies: u32,
+    pub(crate) slots: [Vec<Extent>; 2],
+    pub(crate) checkpoint_generation: u64,
+}
+
+impl Store {
+    pub(crate) fn new(opened: Opened) -> Self {
+        let settled = opened.log.completed();
+        let members: Vec<MemberIndex> = opened.labels.keys().copied().collect();
+        let fragments = opened.state.layers.values().map(|layer| layer.map.len() as u64).sum();
+        Self {
+            settlement: Settlement::new(members.into_iter(), settled),
+            state: opened.state,
+            alloc: opened.alloc,
+            log: opened.log,
+            seed: opened.seed,
+            labels: opened.labels,
+            copies: opened.copies,
+            slots: opened.slots,
+            checkpoint_generation: opened.checkpoint_generation,
+            checkpointing: false,
+            reclaiming: false,
+            reclaim_wanted: true,
+            pruned: BTreeSet::new(),
+            unreclaimable: BTreeSet::new(),
+            deferred: BTreeSet::new(),
+            space_wanted: false,
+            tasks: Slab::new(),
+            ranges: BTreeMap::new(),
+            epochs: Epochs::default(),
+            next_ticket: 1,
+            fragments,
+            io: Slab::new(),
+            actions: VecDeque::new(),
+            run: VecDeque::new(),
+            stalled: Vec::new(),
+            later: Vec::new(),
+            entry_waiters: BTreeMap::new(),
+            round_waiters: Vec::new(),
+            settle_wanted: false,
+            progress: false,
+            demotion: None,
+            failed_members: 0,
+            failure: None,
+        }
+    }
+
+    /// Takes a request to a volume or snapshot. Its answer comes as [`Action::Complete`].
+    pub fn submit(&mut self, object: ObjectId, request: Request) {
+        match self.check(object, &request) {
+            Err(error) => self.answer(request.id, Err(error)),
+            Ok((first, end)) => {
+                let hold = match request.operation {
+                    Operation::Read | Operation::Compare => Some(Hold::Read),
+                    Operation::Write { .. } | Operation::WriteZeroes => Some(Hold::Write),
+                    Operation::Flush => None,
+                };
+                let key = self.spawn(Work::Io(IoTask::new(object, request, first, end)));
+                match hold {
+                    Some(hold) => self.acquire(key, object, first, end, hold),
+                    None => self.wake(key),
+                }
+            }
+        }
+    }
+
+    /// Checks a request; returns the blocks of 4 KiB that it touches, as first and end.
+    fn check(&self, object: ObjectId, request: &Request) -> Result<(u64, u64), Error> {
+        if self.failure.is_some() {
+            return Err(Error::NotReady);
+        }
+        let (size, block_size, read_only) = self.device(object).ok_or(Error::NotReady)?;
+        let changes = matches!(request.operation, Operation::Write { .. } | Operation::WriteZeroes);
+        if read_only && changes {
+            return Err(Error::ReadOnly);
+        }
+        if request.operation == Operation::Flush {
+            return Ok((0, 0));
+        }
+        if request.blocks.0 == 0 {
+            return Err(Error::InvalidField);
+        }
+        let capacity = size / u64::from(block_size);
+        let Lba(first) = request.lba;
+        let end = first.checked_add(request.blocks.0).filter(|&end| end <= capacity);
+        let end = end.ok_or(Error::LbaOutOfRange)?;
+        let block_size = u64::from(block_size);
+        let bytes = request.blocks.0 * block_size;
+        if request.operation != Operation::WriteZeroes && bytes > REQUEST_BYTES_MAX {
+            return Err(Error::InvalidField);
+        }
+        Ok((first * block_size / BLOCK, (end * block_size).div_ceil(BLOCK)))
+    }
+
+    /// Size in bytes, logical block size, and whether it can only be read.
+    pub(crate) fn device(&self, object: ObjectId) -> Option<(u64, u32, bool)> {
+        if let Some(volume) = self.state.volumes.get(&object) {
+            return volume.tip.map(|_| (volume.size.0, volume.logical_block_size, false));
+        }
+        let snapshot = self.state.snapshots.get(&object)?;
+        let volume = self.state.volumes.get(&snapshot.volume)?;
+        Some((snapshot.size.0, volume.logical_block_size, true))
+    }
+
+    /// Reports the end of a member I/O. A read into an owned buffer gives the buffer back.
+    ///
+    /// # Panics
+    ///
+    /// When the token names no I/O under way.
+    pub fn complete_io(
+        &mut self,
+        token: IoToken,
+        result: Result<(), IoError>,
+        data: Option<Buffer>,
+    ) {
+        let pending = self.io.remove(token.0);
+        let failed = result.is_err();
+        if !failed && matches!(pending.kind, IoKind::Write { .. }) {
+            self.settlement.member(pending.member).touched();
+        }
+        match pending.route {
+            Route::Task { key, part } => self.task_io_done(key, part, failed, data),
+            Route::Entry { .. } if failed => {
+                self.lose_copy(pending.member, "a write of the metadata log failed");
+            }
+            Route::Entry { lsn } => {
+                if self.log.written(lsn, pending.member.0) {
+                    self.entries_completed();
+                }
+            }
+            Route::Flush if failed => self.lose_member(pending.member),
+            Route::Flush => {
+                self.settlement.member(pending.member).finish();
+                self.rounds_finished();
+            }
+            Route::Checkpoint { key } => {
+                self.tasks[key].waits.io -= 1;
+                if failed {
+                    self.checkpoint_write_failed(key);
+                    self.lose_copy(pending.member, "a write of a checkpoint failed");
+                }
+                self.wake(key);
+            }
+            Route::Label if failed => {
+                self.fail(pending.member, "the label could not be updated");
+            }
+            Route::Label => self.demotion_step_done(),
+        }
+    }
+
+    /// Takes the steps that can be taken now. Returns whether it should be called again soon,
+    /// though nothing new may have happened: long work is done in pieces.
+    pub fn pump(&mut self, payloads: &dyn Payloads) -> bool {
+        let later = core::mem::take(&mut self.later);
+        self.run.extend(later);
+        loop {
+            self.run_tasks(payloads);
+            self.settle_forward();
+            self.write_log();
+            self.start_rounds();
+            if self.release_quarantine() {
+                self.progress = true;
+            }
+            if self.progress {
+                self.progress = false;
+                let stalled = core::mem::take(&mut self.stalled);
+                self.settle_wanted = false;
+                self.space_wanted = false;
+                self.run.extend(stalled);
+            }
+            if self.run.is_empty() {
+                break;
+            }
+        }
+        self.start_background();
+        !self.run.is_empty() || !self.later.is_empty()
+    }
+
+    /// The next thing for the driver to do.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Whether nothing is under way: no request, no call, no background work.
+    pub fn is_idle(&self) -> bool {
+        self.tasks.is_empty() && self.io.is_empty() && self.actions.is_empty()
+    }
+
+    // Tasks.
+
+    pub(crate) fn spawn(&mut self, work: Work) -> TaskKey {
+        self.tasks.insert(Task { waits: Waits::default(), work, queued: false })
+    }
+
+    /// Whether a task waits for nothing.
+    fn is_ready(&self, key: TaskKey) -> bool {
+        let waits = &self.tasks[key].waits;
+        waits.io == 0
+            && waits.ranges == 0
+            && waits.entry <= self.log.completed().0
+            && waits.rounds.is_empty()
+    }
+
+    /// Puts a task that waits for nothing into the run queue.
+    pub(crate) fn wake(&mut self, key: TaskKey) {
+        if self.is_ready(key) && !self.tasks[key].queued {
+            self.tasks[key].queued = true;
+            self.run.push_back(key);
+        }
+    }
+
+    /// Lets a task try again when something has moved on.
+    pub(crate) fn stall(&mut self, key: TaskKey) {
+        self.tasks[key].queued = true;
+        self.stalled.push(key);
+    }
+
+    /// Lets a task go on with the next [`Store::pump`], so that others take their turn.
+    pub(crate) fn later(&mut self, key: TaskKey) {
+        self.tasks[key].queued = true;
+        self.later.push(key);
+    }
+
+    /// Has stalled tasks try again.
+    pub(crate) fn mark_progress(&mut self) {
+        self.progress = true;
+    }
+
+    /// As [`Store::stall`], and blocks have to be settled for it.
+    pub(crate) fn stall_for_settlement(&mut self, key: TaskKey) {
+        self.settle_wanted = true;
+        self.stall(key);
+    }
+
+    /// Removes a task and gives back the ranges that it holds on `objects`.
+    pub(crate) fn finish(&mut self, key: TaskKey, objects: &[ObjectId]) {
+        self.tasks.remove(key);
+        self.progress = true;
+        for object in objects {
+            self.release(key, *object);
+        }
+    }
+
+    fn run_tasks(&mut self, payloads: &dyn Payloads) {
+        while let Some(key) = self.run.pop_front() {
+            self.tasks[key].queued = false;
+            if !self.is_ready(key) {
+                // It began to wait after it had been queued, and is woken again.
+                continue;
+            }
+            let work = &self.tasks[key].work;
+            match work {
+                Work::Io(_) => self.step_io(key, payloads),
+                Work::Admin(_) => self.step_admin(key),
+                Work::Checkpoint(_) => self.step_checkpoint(key),
+                Work::Reclaim(_) => self.step_reclaim(key),
+            }
+        }
+    }
+
+    fn task_io_done(&mut self, key: TaskKey, part: usize, failed: bool, data: Option<Buffer>) {
+        let task = &mut self.tasks[key];
+        task.waits.io -= 1;
+        match &mut task.work {
+            Work::Io(_) => self.io_part_done(key, part, failed, data),
+            Work::Reclaim(task) => task.part_done(part, failed, data),
+            Work::Checkpoint(_) | Work::Admin(_) => unreachable!("they do no data I/O"),
+        }
+        self.progress = true;
+        self.wake(key);
+    }
+
+    // Ranges.
+
+    pub(crate) fn acquire(
+        &mut self,
+        key: TaskKey,
+        object: ObjectId,
+        first: u64,
+        end: u64,
+        hold: Hold,
+    ) {
+        let ranges = self.ranges.entry(object).or_insert_with(Ranges::new);
+        if ranges.acquire(key, first, end, hold) {
+            self.wake(key);
+        } else {
+            self.tasks[key].waits.ranges += 1;
+        }
+    }
+
+    pub(crate) fn release(&mut self, key: TaskKey, object: ObjectId) {
+        let mut granted = Vec::new();
+        let ranges = self.ranges.get_mut(&object).expect("a held range has a volume");
+        ranges.release(key, &mut granted);
+        if ranges.is_idle() {
+            self.ranges.remove(&object);
+        }
+        self.granted(granted);
+        if !self.deferred.is_empty() {
+            self.deferred.clear();
+            self.reclaim_wanted = true;
+        }
+    }
+
+    /// Withdraws the range that `key` waits for on `object`.
+    pub(crate) fn withdraw(&mut self, key: TaskKey, object: ObjectId) {
+        let mut granted = Vec::new();
+        let ranges = self.ranges.get_mut(&object).expect("an awaited range has a volume");
+        ranges.withdraw(key, &mut granted);
+        self.tasks[key].waits.ranges -= 1;
+        self.granted(granted);
+    }
+
+    fn granted(&mut self, keys: Vec<TaskKey>) {
+        for key in keys {
+            self.tasks[key].waits.ranges -= 1;
+            self.wake(key);
+        }
+    }
+
+    // Member I/O.
+
+    pub(crate) fn start_io(
+        &mut self,
+        route: Route,
+        member: MemberIndex,
+        kind: IoKind,
+        offset: u64,
+        length: usize,
+        data: IoData,
+    ) {
+        if let Route::Task { key, .. } | Route::Checkpoint { key } = route {
+            self.tasks[key].waits.io += 1;
+        }
+        debug_assert!(self.is_present(member), "I/O to a member that is not there");
+        let token = IoToken(self.io.insert(Pending { route, member, kind }));
+        let offset = ByteOffset(offset);
+        self.actions.push_back(Action::Io(MemberIo { token, member, kind, offset, length, data }));
+    }
+
+    pub(crate) fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    pub(crate) fn answer(&mut self, id: RequestId, result: Result<(), Error>) {
+        // What was under way when the pool failed may not have been logged.
+        let result = if self.failure.is_some() { Err(Error::NotReady) } else { result };
+        self.actions.push_back(Action::Complete(Completion { id, result }));
+    }
+
+    /// The member and byte offset of a block of a cluster.
+    pub(crate) fn locate(&self, cluster: ClusterNo, block: u16) -> (MemberIndex, u64) {
+        self.state.locate(cluster, block).expect("a mapped cluster lies on a member")
+    }
+
+    pub(crate) fn member_failed(&self, member: MemberIndex) -> bool {
+        self.failed_members & (1 << member.0) != 0
+    }
+
+    // The log.
+
+    /// Appends operations on objects as one entry, applies them, and lets `key` wait for it.
+    pub(crate) fn commit(&mut self, key: TaskKey, ops: &[Op]) -> Lsn {
+        for op in ops {
+            self.state.apply_object(op).expect("operations are built from the state");
+        }
+        self.append(key, ops)
+    }
+
+    /// Appends operations that have been applied, and lets `key` wait for their entry.
+    pub(crate) fn append(&mut self, key: TaskKey, ops: &[Op]) -> Lsn {
+        let lsn = self.log.append(ops, true);
+        self.wait_for_entry(key, lsn);
+        lsn
+    }
+
+    pub(crate) fn wait_for_entry(&mut self, key: TaskKey, lsn: Lsn) {
+        let waits = &mut self.tasks[key].waits;
+        waits.entry = waits.entry.max(lsn.0);
+        self.entry_waiters.entry(lsn).or_default().push(key);
+    }
+
+    fn write_log(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        while let Some(sealed) = self.log.seal_next(self.copies) {
+            for member in bits(self.copies & self.present_members()) {
+                let route = Route::Entry { lsn: sealed.lsn };
+                let length = sealed.buffer.bytes().len();
+                let data = IoData::Owned(sealed.buffer.clone());
+                let kind = IoKind::Write { fua: false };
+                self.start_io(route, member, kind, sealed.offset, length, data);
+            }
+        }
+    }
+
+    pub(crate) fn entries_completed(&mut self) {
+        self.progress = true;
+        let completed = self.log.completed();
+        while let Some(waiters) = self.entry_waiters.first_entry()
+            && *waiters.key() <= completed
+        {
+            for key in waiters.remove() {
+                if self.tasks.contains(key) {
+                    self.wake(key);
+                }
+            }
+        }
+    }
+
+    // Flushing and settling.
+
+    /// Lets `key` wait until everything completed by now on `members` is on stable media, and
+    /// with `log` all complete entries. Fails it when one of the members was given up; one
+    /// that has not been there since the pool was opened has nothing to be flushed.
+    pub(crate) fn flush(&mut self, key: TaskKey, members: u32, log: bool) {
+        if members & self.failed_members != 0 {
+            self.fail_task(key);
+        }
+        let appended = self.log.open_lsn();
+        let copies = if log { self.copies } else { 0 };
+        let mut rounds = Vec::new();
+        for member in bits((members | copies) & self.present_members()) {
+            let ticket = self.settlement.member(member).ticket(appended);
+            if !self.settlement.member(member).is_done(ticket) {
+                rounds.push(Round { member, ticket, data: members & (1 << member.0) != 0 });
+            }
+        }
+        if !rounds.is_empty() {
+            self.round_waiters.push(key);
+        }
+        self.tasks[key].waits.rounds = rounds;
+    }
+
+    fn start_rounds(&mut self) {
+        let appended = self.log.open_lsn();
+        let members: Vec<MemberIndex> = self.settlement.members().collect();
+        for member in members {
+            let written = self.log.written_on(member.0);
+            if self.settlement.member(member).start(appended, written) {
+                self.start_io(Route::Flush, member, IoKind::Flush, 0, 0, IoData::None);
+            }
+        }
+    }
+
+    pub(crate) fn rounds_finished(&mut self) {
+        self.progress = true;
+        let durable = self.copy_members().map(|m| self.settlement.member(m).flushed_log()).min();
+        if let Some(durable) = durable {
+            self.log.set_durable(durable);
+        }
+        let waiters = core::mem::take(&mut self.round_waiters);
+        for key in waiters {
+            let mut rounds = core::mem::take(&mut self.tasks[key].waits.rounds);
+            rounds.retain(|&Round { member, ticket, .. }| {
+                !self.settlement.member(member).is_done(ticket)
+            });
+            let done = rounds.is_empty();
+            self.tasks[key].waits.rounds = rounds;
+            if done {
+                self.wake(key);
+            } else {
+                self.round_waiters.push(key);
+            }
+        }
+    }
+
+    fn settle_forward(&mut self) {
+        let durable = self.log.durable();
+        for (member, value) in self.settlement.advance(durable) {
+            let lsn = self.log.append(&[Op::Settled { member, lsn: value }], false);
+            self.settlement.marked(member, value, lsn);
+        }
+        for (layer, at) in self.settlement.take_settled() {
+            self.state.forget_opaque(layer, at);
+        }
+        if !self.settle_wanted && self.settlement.blocks() < UNSETTLED_MAX / 2 {
+            return;
+        }
+        let appended = self.log.open_lsn();
+        let completed = self.log.completed();
+        let members: Vec<MemberIndex> = self.settlement.members().collect();
+        for member in members {
+            let step = self.settlement.next_step(member, completed);
+            if let Step::WriteLog(lsn) = step {
+                self.log.hurry(lsn);
+            }
+            if step == Step::FlushAll {
+                self.settlement.member(member).want_data(appended);
+            }
+            if matches!(step, Step::FlushAll | Step::FlushLog) {
+                for copy in bits(self.copies & self.present_members()) {
+                    self.settlement.member(copy).ticket(appended);
+                }
+            }
+        }
+    }
+
+    /// The pool falls quiet: what has been flushed is noted durably.
+    fn quieten(&mut self) {
+        let (appended, completed) = (self.log.open_lsn(), self.log.completed());
+        let members: Vec<MemberIndex> = self.settlement.members().collect();
+        for member in members {
+            match self.settlement.next_step(member, completed) {
+                Step::WriteLog(lsn) => self.log.hurry(lsn),
+                Step::FlushLog => {
+                    for copy in bits(self.copies & self.present_members()) {
+                        self.settlement.member(copy).ticket(appended);
+                    }
+                }
+                Step::FlushAll | Step::Nothing => {}
+            }
+        }
+        self.log.note_durable();
+        self.write_log();
+        self.start_rounds();
+    }
+
+    // Space.
+
+    /// Puts clusters that entry `lsn` gives back into quarantine.
+    pub(crate) fn give_back(&mut self, clusters: impl IntoIterator<Item = ClusterNo>, lsn: Lsn) {
+        let mut epoch = None;
+        for cluster in clusters {
+            let epoch = *epoch.get_or_insert_with(|| self.epochs.close());
+            self.alloc.quarantine(cluster, lsn, epoch);
+        }
+    }
+
+    fn release_quarantine(&mut self) -> bool {
+        if self.alloc.quarantined() == 0 {
+            return false;
+        }
+        self.alloc.release_quarantine(self.log.durable(), self.epochs.oldest()) > 0
+    }
+
+    /// Has the log flushed, so that quarantine ends.
+    pub(crate) fn hurry_quarantine(&mut self) {
+        let appended = self.log.close();
+        let appended = Lsn(appended.0 + 1);
+        for copy in bits(self.copies & self.present_members()) {
+            self.settlement.member(copy).ticket(appended);
+        }
+    }
+
+    // Background work.
+
+    fn start_background(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        if !self.checkpointing && self.log.wants_checkpoint() {
+            self.start_checkpoint();
+        }
+        if !self.reclaiming && self.reclaim_wanted {
+            self.start_reclaim();
+        }
+        if self.tasks.is_empty() && self.log.has_room() {
+            self.quieten();
+        }
+    }
+
+    /// What has been counted as fragments changes by what `before` became.
+    pub(crate) fn count_fragment(&mut self, was_absent: bool, is_absent: bool) {
+        match (was_absent, is_absent) {
+            (true, false) => self.fragments += 1,
+            (false, true) => self.fragments -= 1,
+            _ => {}
+        }
+    }
+
+    /// The layer that a request to `object` starts from.
+    pub(crate) fn layer_of(&self, object: ObjectId) -> Option<LayerId> {
+        match self.state.volumes.get(&object) {
+            Some(volume) => volume.tip,
+            None => self.state.snapshots.get(&object).map(|snapshot| snapshot.layer),
+        }
+    }
+
+    /// Splits blocks `first..end` of a volume at cluster boundaries.
+    pub(crate) fn pieces(
+        &self,
+        first: u64,
+        end: u64,
+    ) -> impl Iterator<Item = (LogicalCluster, u16, u16)> + use<> {
+        let size = self.state.cluster_size;
+        let mut at = first;
+        core::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let (cluster, block) = size.split(at);
+            let count = (end - at).min(u64::from(size.blocks() - block));
+            at += count;
+            Some((cluster, block, u16::try_from(count).expect("within a cluster")))
+        })
+    }
+}
+
+/// Why a member I/O failed, as far as the store has to know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the member reported an I/O error")]
+pub struct IoError;
+
+/// The members of a set with a bit per index.
+pub(crate) fn bits(set: u32) -> impl Iterator<Item = MemberIndex> {
+    (0..16).filter(move |index| set & (1 << index) != 0).map(MemberIndex)
+}

@@ -1,0 +1,575 @@
+//! The defects: mistakes that programmers make, each a change of the store's source.
+//!
+//! The rules that they break are those of `docs/formats/lvs.md`. A defect stays in this list only
+//! while the crash enumeration finds it. When the code changes so that a defect's text no longer
+//! stands in its file exactly once, a test here says so.
+
+/// A change of the store's source that makes it wrong.
+#[derive(Debug)]
+pub(crate) struct Defect {
+    pub(crate) name: &'static str,
+    /// What the store then does.
+    pub(crate) wrong: &'static str,
+    /// The module of `node/lvs/src`.
+    file: &'static str,
+    pub(crate) changes: &'static [Change],
+}
+
+/// A text that stands in the file exactly once, and what it becomes.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) find: &'static str,
+    pub(crate) replacement: &'static str,
+}
+
+impl Defect {
+    /// The file that is changed, relative to the repository's root.
+    pub(crate) fn path(&self) -> String {
+        format!("node/lvs/src/{}.rs", self.file)
+    }
+
+    /// The text of its file with the defect.
+    ///
+    /// # Errors
+    ///
+    /// Says which of its changes does not fit.
+    pub(crate) fn planted(&self, sound: &str) -> Result<String, String> {
+        let mut text = sound.to_owned();
+        for Change { find, replacement } in self.changes {
+            let times = text.matches(find).count();
+            if times != 1 {
+                let (name, path) = (self.name, self.path());
+                return Err(format!("{name}: {times} times in {path}, not once: {find}"));
+            }
+            text = text.replacen(find, replacement, 1);
+        }
+        Ok(text)
+    }
+}
+
+/// Every defect.
+pub(crate) const DEFECTS: &[Defect] = &[
+    // What a write may claim, and when.
+    Defect {
+        name: "write-before-its-entry",
+        wrong: "A write is acknowledged before the entry with its Map is complete.",
+        file: "io",
+        changes: &[Change {
+            find: r"let lsn = self.append(key, &[op]);
+            self.settlement.add(",
+            replacement: r"let lsn = self.log.append(&[op], true);
+            self.settlement.add(",
+        }],
+    },
+    Defect {
+        name: "write-before-its-data",
+        wrong: "A write in place is acknowledged before its data has completed.",
+        file: "io",
+        changes: &[Change { find: "if waits.io > 0 || entry_open", replacement: "if entry_open" }],
+    },
+    Defect {
+        name: "unmap-before-its-entry",
+        wrong: "Zeroing is acknowledged before the entry with its Unmap is complete.",
+        file: "io",
+        changes: &[Change {
+            find: r"let lsn = self.append(key, &[op]);
+            self.give_back(freed, lsn);",
+            replacement: r"let lsn = self.log.append(&[op], true);
+            self.give_back(freed, lsn);",
+        }],
+    },
+    Defect {
+        name: "unmap-shows-the-parent",
+        wrong: "Zeroed blocks are not opaque where a parent has data.",
+        file: "io",
+        changes: &[Change {
+            find: "let opaque = self.state.shows_through(layer, at);",
+            replacement: "let opaque = false;",
+        }],
+    },
+    Defect {
+        name: "fua-in-place-without-fua",
+        wrong: "A write in place that has to be durable is written without FUA.",
+        file: "io",
+        changes: &[Change {
+            find: "IoKind::Write { fua: fua && piece.mapped.is_none() }",
+            replacement: "IoKind::Write { fua: false }",
+        }],
+    },
+    Defect {
+        name: "write-through-not-flushed",
+        wrong: "With the write cache off, a write that needed a Map is acknowledged unflushed.",
+        file: "io",
+        changes: &[Change { find: "(fua || !cached) && mapped", replacement: "fua && mapped" }],
+    },
+    Defect {
+        name: "fua-not-flushed",
+        wrong: "A FUA write that needed a Map is acknowledged unflushed.",
+        file: "io",
+        changes: &[Change { find: "(fua || !cached) && mapped", replacement: "!cached && mapped" }],
+    },
+    Defect {
+        name: "zeroing-not-flushed",
+        wrong: "With the write cache off, zeroing is acknowledged unflushed.",
+        file: "io",
+        changes: &[Change {
+            find: "Operation::WriteZeroes => !cached,",
+            replacement: "Operation::WriteZeroes => false,",
+        }],
+    },
+    Defect {
+        name: "flush-without-the-log",
+        wrong: "A flush is acknowledged without flushing the members that hold the log.",
+        file: "io",
+        changes: &[Change {
+            find: "self.flush(key, members, true);",
+            replacement: "self.flush(key, members, false);",
+        }],
+    },
+    Defect {
+        name: "overlapping-writes-together",
+        wrong: "Writes of the same blocks are under way at once.",
+        file: "ranges",
+        changes: &[Change {
+            find: "(Hold::Write, _) | (_, Hold::Write) => true,",
+            replacement: r"(Hold::Write, Hold::Write) => false,
+            (Hold::Write, _) | (_, Hold::Write) => true,",
+        }],
+    },
+    Defect {
+        name: "waiting-claims-overtaken",
+        wrong: "A request overtakes an older one that waits for the same blocks.",
+        file: "ranges",
+        changes: &[Change {
+            find: "&& !self.waiting.iter().any(|other| other.excludes(&claim));",
+            replacement: ";",
+        }],
+    },
+    // Unsettled blocks: rules 1 to 4.
+    Defect {
+        name: "unsettled-overwritten-without-proof",
+        wrong: "An unsettled block is overwritten in place without a new proof.",
+        file: "io",
+        changes: &[Change {
+            find: "let named = fresh | overwritten;",
+            replacement: "let named = fresh;",
+        }],
+    },
+    Defect {
+        name: "overwrite-before-its-proof",
+        wrong: "An unsettled block is overwritten before the entry with the new proof is complete.",
+        file: "io",
+        changes: &[Change {
+            find: r"if overwrites.is_none() {
+            self.issue_piece",
+            replacement: r"if true {
+            self.issue_piece",
+        }],
+    },
+    Defect {
+        name: "frozen-overwritten",
+        wrong: "A block is overwritten between a flush that covers it and its Settled operation.",
+        file: "settle",
+        changes: &[Change {
+            find: "(maps.oldest > self.frozen && !self.wanted)",
+            replacement: "!self.wanted",
+        }],
+    },
+    Defect {
+        name: "flush-joins-round-under-way",
+        wrong: "A flush counts the round that began before the writes it has to cover.",
+        file: "settle",
+        changes: &[Change {
+            find: "self.started + 1",
+            replacement: "self.started + u64::from(!self.in_flight)",
+        }],
+    },
+    Defect {
+        name: "flush-covers-data-under-way",
+        wrong: "A flush is taken to cover data that was still being written.",
+        file: "settle",
+        changes: &[Change {
+            find: "self.covers_data = self.data_complete(appended);",
+            replacement: "self.covers_data = Lsn(appended.0 - 1);",
+        }],
+    },
+    Defect {
+        name: "flush-covers-entries-under-way",
+        wrong: "A flush is taken to cover entries that were still being written.",
+        file: "settle",
+        changes: &[Change {
+            find: "self.covers_log = written;",
+            replacement: "self.covers_log = Lsn(appended.0 - 1);",
+        }],
+    },
+    Defect {
+        name: "settled-before-its-entry-is-durable",
+        wrong: "Blocks count as settled when the Settled operation is appended, not when it is durable.",
+        file: "settle",
+        changes: &[Change { find: "&& entry <= log_durable", replacement: "" }],
+    },
+    Defect {
+        name: "settled-what-is-not-flushed",
+        wrong: "Settled is appended for data that has not been flushed.",
+        file: "settle",
+        changes: &[Change {
+            find: "let value = rounds.flushed_data.min(log_durable);",
+            replacement: "let value = log_durable;",
+        }],
+    },
+    // The log.
+    Defect {
+        name: "entries-acknowledged-out-of-order",
+        wrong: "An entry counts as complete before those before it.",
+        file: "log",
+        changes: &[Change {
+            find: r#"while self.in_flight.front().is_some_and(|entry| entry.missing == 0) {
+            let entry = self.in_flight.pop_front().expect("it was there");
+            self.completed = entry.lsn;"#,
+            replacement: r#"while let Some(at) = self.in_flight.iter().position(|entry| entry.missing == 0) {
+            let entry = self.in_flight.remove(at).expect("it was there");
+            self.completed = self.completed.max(entry.lsn);"#,
+        }],
+    },
+    Defect {
+        name: "log-room-not-kept",
+        wrong: "Requests are admitted though the log has no room for their entries.",
+        file: "log",
+        changes: &[Change {
+            find: "used < self.ring.length() / 4 * 3 && used",
+            replacement: "used < self.ring.length() * 3 || used",
+        }],
+    },
+    Defect {
+        name: "durable-lsn-too-high",
+        wrong: "Entries state a durable LSN that is only complete.",
+        file: "log",
+        changes: &[Change {
+            find: r"durable: self.durable,
+            previous",
+            replacement: r"durable: self.completed,
+            previous",
+        }],
+    },
+    // Checkpoints.
+    Defect {
+        name: "checkpoint-header-before-flush",
+        wrong: "A checkpoint's header is written before its chunks and data are flushed.",
+        file: "checkpoint",
+        changes: &[Change {
+            find: "self.flush(key, members, true);",
+            replacement: "let _ = members;",
+        }],
+    },
+    Defect {
+        name: "checkpoint-header-without-fua",
+        wrong: "A checkpoint's header is written without FUA.",
+        file: "checkpoint",
+        changes: &[Change {
+            find: "self.write_slot(key, generation, 0, &buffer, true);",
+            replacement: "self.write_slot(key, generation, 0, &buffer, false);",
+        }],
+    },
+    Defect {
+        name: "tail-cut-before-the-header",
+        wrong: "The log's tail moves before the checkpoint's header is written.",
+        file: "checkpoint",
+        changes: &[Change {
+            find: "Stage::Header => self.write_header(key),",
+            replacement: r"Stage::Header => {
+                let start = self.checkpoint_task(key).start;
+                self.log.cut(start.position, self.checkpoint_generation);
+                self.write_header(key);
+            }",
+        }],
+    },
+    Defect {
+        name: "checkpoint-before-its-data",
+        wrong: "A checkpoint does not wait for the data that its chunks name.",
+        file: "checkpoint",
+        changes: &[Change {
+            find: "self.settlement.member(member).data_complete(open) >= highest",
+            replacement: "open >= highest",
+        }],
+    },
+    Defect {
+        name: "chunk-in-an-open-batch",
+        wrong: "A chunk is captured in the middle of an entry.",
+        file: "checkpoint",
+        changes: &[Change {
+            find: r"let lsn = self.log.close();
+        let (payload",
+            replacement: r"let lsn = self.log.append(&[Op::PutPool(self.state.pool.clone())], true);
+        let (payload",
+        }],
+    },
+    Defect {
+        name: "checkpoint-in-the-valid-slot",
+        wrong: "Opening writes its checkpoint over the valid one.",
+        file: "open",
+        changes: &[Change {
+            find: "let extents = if generation.is_multiple_of(2)",
+            replacement: "let extents = if !generation.is_multiple_of(2)",
+        }],
+    },
+    Defect {
+        name: "opening-header-before-flush",
+        wrong: "Opening writes its checkpoint's header before the chunks are flushed.",
+        file: "open",
+        changes: &[Change {
+            find: r"for &copy in copies {
+        medium.flush(copy)?;
+    }
+",
+            replacement: "",
+        }],
+    },
+    // Replay.
+    Defect {
+        name: "abandoned-future",
+        wrong: "Replay goes on with intact entries of an abandoned future.",
+        file: "replay",
+        changes: &[
+            Change {
+                find: "found.lsn == end.lsn && found.previous == end.previous;",
+                replacement: "found.lsn == end.lsn;",
+            },
+            Change { find: "if header.incarnation < incarnation {", replacement: "if false {" },
+        ],
+    },
+    Defect {
+        name: "proofs-ignored",
+        wrong: "A block whose content matches no proof counts.",
+        file: "replay",
+        changes: &[Change {
+            find: "if proofs.contains(&checksum::proof(places.seed, &content)) {",
+            replacement: "if !proofs.is_empty() {",
+        }],
+    },
+    Defect {
+        name: "only-the-newest-proof",
+        wrong: "Of the Maps of a block only the last one is tried.",
+        file: "replay",
+        changes: &[Change {
+            find: "unproved.proofs.push(proof);",
+            replacement: "unproved.proofs = vec![proof];",
+        }],
+    },
+    Defect {
+        name: "rejected-block-stays-valid",
+        wrong: "A block that cannot be proved keeps its bit.",
+        file: "replay",
+        changes: &[Change { find: "fragment.valid.remove_range(block, 1);", replacement: "" }],
+    },
+    Defect {
+        name: "settled-on-every-member",
+        wrong: "A Settled operation counts for the Maps of all members.",
+        file: "replay",
+        changes: &[Change {
+            find: "member.and_then(|member| settled.get(&member)).is_some_and",
+            replacement: "member.and_then(|_| settled.values().max()).is_some_and",
+        }],
+    },
+    // Space: rule 5.
+    Defect {
+        name: "cluster-reused-before-durable",
+        wrong: "A cluster is used again before the entry that gave it back is durable.",
+        file: "alloc",
+        changes: &[Change {
+            find: "head.freed_by > durable || head.epoch >= oldest_read",
+            replacement: "head.epoch >= oldest_read",
+        }],
+    },
+    Defect {
+        name: "cluster-never-given-back",
+        wrong: "Unmapping all blocks of a cluster does not give it back.",
+        file: "io",
+        changes: &[Change {
+            find: r"let lsn = self.append(key, &[op]);
+            self.give_back(freed, lsn);",
+            replacement: r"self.append(key, &[op]);
+            drop(freed);",
+        }],
+    },
+    Defect {
+        name: "thick-reserve-not-kept",
+        wrong: "Thin writes take the space that is reserved for thick volumes.",
+        file: "space",
+        changes: &[Change {
+            find: "let reserved = if volume.flags.thick { 0 } else { self.reserved() };",
+            replacement: "let reserved = 0;",
+        }],
+    },
+    Defect {
+        name: "thick-reserve-forgotten",
+        wrong: "A snapshot of a thick volume does not reserve the space of its next writes.",
+        file: "admin",
+        changes: &[Change {
+            find: "if volume.flags.thick { self.state.layer(tip).map.allocated() as u64 } else { 0 }",
+            replacement: "u64::from(volume.flags.thick && self.state.layer(tip).map.allocated() == usize::MAX)",
+        }],
+    },
+    // Snapshots, volumes and layers: rule 7.
+    Defect {
+        name: "call-not-flushed",
+        wrong: "A call is acknowledged before what it changed is durable.",
+        file: "admin",
+        changes: &[Change {
+            find: "self.flush(key, members, true);",
+            replacement: "let _ = members;",
+        }],
+    },
+    Defect {
+        name: "snapshot-without-barrier",
+        wrong: "A snapshot does not wait for the writes that were submitted before it.",
+        file: "admin",
+        changes: &[Change {
+            find: "self.call(Call::Snapshot(new), holds, Hold::Barrier)",
+            replacement: "self.call(Call::Snapshot(new), Vec::new(), Hold::Barrier)",
+        }],
+    },
+    Defect {
+        name: "clone-without-barrier",
+        wrong: "A clone does not wait for the writes that were submitted before it.",
+        file: "admin",
+        changes: &[Change {
+            find: "self.call(Call::Create(Box::new(new)), holds, Hold::Barrier)",
+            replacement: "self.call(Call::Create(Box::new(new)), Vec::new(), Hold::Barrier)",
+        }],
+    },
+    Defect {
+        name: "rollback-under-writes",
+        wrong: "A rollback does not wait for the requests that were submitted before it.",
+        file: "admin",
+        changes: &[Change {
+            find: "self.call(Call::Rollback(volume, snapshot), vec![volume], Hold::Write)",
+            replacement: "self.call(Call::Rollback(volume, snapshot), Vec::new(), Hold::Write)",
+        }],
+    },
+    Defect {
+        name: "snapshot-data-not-flushed",
+        wrong: "A snapshot is acknowledged before the data of its volume is durable.",
+        file: "admin",
+        changes: &[Change {
+            find: "members |= u32::from(volume.members);",
+            replacement: "members |= 0;",
+        }],
+    },
+    Defect {
+        name: "shared-layer-discarded",
+        wrong: "A layer that nothing names is discarded though a clone reads through it.",
+        file: "reclaim",
+        changes: &[Change {
+            find: "let mode = if children == 0 {",
+            replacement: "let mode = if children <= 1 {",
+        }],
+    },
+    Defect {
+        name: "zeroes-lost-in-merge",
+        wrong: "A merge moves blocks up that the child has zeroed.",
+        file: "reclaim",
+        changes: &[Change {
+            find: "lower.valid - upper.valid - upper.opaque",
+            replacement: "lower.valid - upper.valid",
+        }],
+    },
+    Defect {
+        name: "opaque-lost-in-merge",
+        wrong: "A merge forgets that the merged layer hides its own parent.",
+        file: "reclaim",
+        changes: &[Change { find: "upper.opaque | lower.opaque", replacement: "upper.opaque" }],
+    },
+    Defect {
+        name: "merge-logged-before-copies-are-flushed",
+        wrong: "A merge logs the new fragments before the copied blocks are flushed.",
+        file: "reclaim",
+        changes: &[Change {
+            find: "self.flush(key, members, false);",
+            replacement: "let _ = members;",
+        }],
+    },
+    Defect {
+        name: "merge-without-barrier",
+        wrong: "A merge does not hold back writes to the clusters it moves.",
+        file: "reclaim",
+        changes: &[Change {
+            find: "let writer = writer.map(|volume| volume.id);",
+            replacement: "let writer = writer.map(|volume| volume.id).filter(|_| false);",
+        }],
+    },
+    Defect {
+        name: "written-before-merge-is-durable",
+        wrong: "Writes go on before the merged fragments are durable.",
+        file: "reclaim",
+        changes: &[Change {
+            find: r"if self.reclaim_task(key).held.is_some() {
+                    self.flush(key, 0, true);",
+            replacement: r"if false {
+                    self.flush(key, 0, true);",
+        }],
+    },
+    Defect {
+        name: "hidden-by-unsettled-blocks",
+        wrong: "A cluster is pruned because unsettled blocks hide it.",
+        file: "reclaim",
+        changes: &[Change {
+            find: "fragment.valid - unsettled.map_or(BlockSet::EMPTY, |(blocks, _)| blocks)",
+            replacement: "fragment.valid | unsettled.map_or(BlockSet::EMPTY, |(blocks, _)| blocks)",
+        }],
+    },
+    Defect {
+        name: "opaque-lost-in-map",
+        wrong: "A Map forgets that its blocks were zeroed.",
+        file: "state",
+        changes: &[Change {
+            find: "after.valid.insert_range(first, count);",
+            replacement: r"after.valid.insert_range(first, count);
+        after.opaque.remove_range(first, count);",
+        }],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::sandbox::repository;
+
+    #[test]
+    fn every_defect_fits_the_source() {
+        let mut misfits = Vec::new();
+        for defect in DEFECTS {
+            let path = defect.path();
+            let source = std::fs::read_to_string(repository().join(&path)).expect("it is readable");
+            match defect.planted(&source) {
+                Ok(planted) => assert_ne!(planted, source, "{} changes nothing", defect.name),
+                Err(misfit) => misfits.push(misfit),
+            }
+        }
+        assert!(
+            misfits.is_empty(),
+            "not once, as it should:
+{}",
+            misfits.join(
+                "
+"
+            )
+        );
+    }
+
+    #[test]
+    fn only_what_stands_once_is_changed() {
+        let changes = &[Change { find: "b", replacement: "x" }];
+        let defect = Defect { name: "n", wrong: "w", file: "f", changes };
+        assert_eq!(defect.planted("a b c"), Ok("a x c".to_owned()));
+        assert!(defect.planted("a b b").is_err());
+        assert!(defect.planted("a c").is_err());
+    }
+
+    #[test]
+    fn every_defect_has_a_name_of_its_own() {
+        let names: BTreeSet<&str> = DEFECTS.iter().map(|defect| defect.name).collect();
+        assert_eq!(names.len(), DEFECTS.len());
+    }
+}

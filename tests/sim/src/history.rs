@@ -1,0 +1,755 @@
+//! One seed, one history: a random workload with crashes along the way.
+
+use std::collections::BTreeMap;
+
+use fathom_block::{Error, Operation, RequestId};
+use fathom_lvs::{
+    Failed, NewSnapshot, OpenOptions, Ticket, format::op::VolumeRecord, geometry::ObjectId,
+};
+use fathom_test_support::{
+    disk::{Cut, SimulatedDisk},
+    random::Random,
+};
+use uuid::Uuid;
+
+use crate::{
+    model::{Crash, Device, Existence, Expected, Model, SECTOR, content, tag},
+    pool::{CLUSTER, METADATA, SLOT_BYTES, Shape, new_disks, new_pool, new_volume},
+    rig::{Disks, Event, Rig, unread},
+};
+
+const REQUESTS_MAX: usize = 16;
+const VOLUMES_MAX: usize = 4;
+const SNAPSHOTS_MAX: usize = 6;
+
+/// How long a history is.
+#[derive(Clone, Copy, Debug)]
+pub struct Length {
+    /// Steps of the workload.
+    pub steps: u32,
+    /// A crash is tried once in so many steps.
+    pub crash_every: u64,
+}
+
+/// What a history came to, for a summary.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Summary {
+    /// Crashes from which the pool was opened and verified.
+    pub crashes: u64,
+    /// Of these, with a second crash while it was being opened.
+    pub double_crashes: u64,
+    /// Blocks that were taken back.
+    pub taken_back: u64,
+    /// Log entries replayed.
+    pub replayed: u64,
+    /// Requests completed.
+    pub requests: u64,
+    /// Requests that met a full pool.
+    pub full: u64,
+}
+
+enum Under {
+    Write {
+        device: u128,
+        first: usize,
+        count: usize,
+        durable: bool,
+    },
+    Flush {
+        device: u128,
+        submitted: u64,
+    },
+    Read {
+        device: u128,
+        first: usize,
+        expected: Vec<Expected>,
+    },
+    /// Whether it is equal; unknown when a write that it expects was refused.
+    Compare {
+        device: u128,
+        first: usize,
+        expected: Vec<Expected>,
+        equal: Option<bool>,
+    },
+}
+
+enum Call {
+    Create(u128),
+    Snapshot(Vec<u128>),
+    Delete(u128),
+    RollBack { volume: u128, operation: u64 },
+    Grow(u128),
+}
+
+struct History {
+    rig: Rig,
+    shape: Shape,
+    model: Model,
+    random: Random,
+    under: BTreeMap<RequestId, (u64, Under)>,
+    call: Option<(Ticket, Call)>,
+    next_operation: u64,
+    next_uuid: u128,
+    summary: Summary,
+}
+
+/// Runs the history of `seed`.
+///
+/// # Errors
+///
+/// What went wrong first.
+pub fn run(seed: u64, length: Length) -> Result<Summary, String> {
+    let mut history = History::begin(seed)?;
+    for _ in 0..length.steps {
+        history.step()?;
+        if history.random.chance(1, length.crash_every) {
+            history.crash()?;
+        }
+    }
+    history.end()?;
+    Ok(history.summary)
+}
+
+fn formatted(random: &mut Random) -> Result<(Disks, Shape), String> {
+    let shape = Shape {
+        members: 1 + random.below(3),
+        log_bytes: (64 << 10) << random.below(2),
+        // At times too few for the workload.
+        clusters: if random.chance(1, 3) { 6 + random.below(24) } else { 64 },
+    };
+    let mut disks = new_disks(random, shape);
+    let new = new_pool(random, shape);
+    fathom_lvs::create(&mut disks, &new).map_err(|error| error.to_string())?;
+    Ok((disks, shape))
+}
+
+/// Runs a short history of `seed`, then damages metadata on copies of the disks, at one place
+/// of one member each, and opens them. What opens must be right: all of it when another member
+/// has a copy, at least what was flushed when there is only one. With another copy it must
+/// open. Returns how many of `trials` were opened.
+///
+/// # Errors
+///
+/// What went wrong first.
+pub fn damage(seed: u64, trials: u32) -> Result<u32, String> {
+    let mut history = History::begin(seed)?;
+    for _ in 0..300 {
+        history.step()?;
+    }
+    history.rest()?;
+    let members = history.rig.disks.0.len();
+    let crash = if members > 1 { Crash::Daemon } else { Crash::Power };
+    let mut opened = 0;
+    for _ in 0..trials {
+        let mut disks = history.rig.disks.clone();
+        let random = &mut history.random;
+        let victim = usize::try_from(random.below(members.min(2) as u64)).expect("small");
+        let disk = &mut disks.0[victim];
+        let end = METADATA + 2 * SLOT_BYTES + history.shape.log_bytes;
+        let label = |at| (at, at + 4096);
+        let places = [
+            label(0),
+            label(METADATA / 2),
+            label(disk.capacity() - 4096),
+            (random.range(METADATA..end), end),
+        ];
+        let (at, end) = *random.pick(&places);
+        if random.chance(1, 2) {
+            disk.flip_bit(at, u32::try_from(random.below(8)).expect("small"));
+        } else {
+            let length = (1 + random.below(8192)).min(end - at);
+            disk.corrupt(at..at + length, random);
+        }
+        match Rig::open(disks, OpenOptions::default()) {
+            Ok(mut rig) => {
+                let observed = observe(&mut rig, &mut history.random);
+                history
+                    .model
+                    .check(&observed, crash)
+                    .map_err(|error| format!("{error} (member {victim} damaged at {at:#x})"))?;
+                opened += 1;
+            }
+            Err(failed) if members > 1 => {
+                return Err(format!("{} (member {victim} damaged at {at:#x})", failed.0));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(opened)
+}
+
+impl History {
+    /// A pool with two volumes.
+    fn begin(seed: u64) -> Result<Self, String> {
+        let mut random = Random::new(seed);
+        let (disks, shape) = formatted(&mut random)?;
+        let rig =
+            Rig::open(disks, OpenOptions::default()).map_err(|failed| failed.0.to_string())?;
+        let mut history = Self {
+            rig,
+            shape,
+            model: Model::default(),
+            random,
+            under: BTreeMap::new(),
+            call: None,
+            next_operation: 1,
+            next_uuid: 1,
+            summary: Summary::default(),
+        };
+        for _ in 0..2 {
+            history.create_volume(None)?;
+            history.rest()?;
+        }
+        Ok(history)
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let busy = self.under.len() as u64;
+        if self.under.len() < REQUESTS_MAX && !self.random.chance(busy, 2 * REQUESTS_MAX as u64) {
+            self.act()?;
+        }
+        for _ in 0..self.random.below(6) {
+            self.rig.step(&mut self.random);
+        }
+        self.take_events()
+    }
+
+    /// Steps until everything is done.
+    fn rest(&mut self) -> Result<(), String> {
+        self.rig.pump();
+        self.rig.settle(&mut self.random);
+        self.take_events()?;
+        match (self.under.len(), &self.call) {
+            (0, None) => Ok(()),
+            (requests, call) => Err(format!(
+                "the store rests, but {requests} requests are unanswered, a call: {}",
+                call.is_some()
+            )),
+        }
+    }
+
+    fn act(&mut self) -> Result<(), String> {
+        match self.random.below(100) {
+            0..50 => self.write(),
+            50..58 => self.zero(),
+            58..66 => self.flush(),
+            66..82 => self.read(),
+            82..86 => self.compare(),
+            _ if self.call.is_some() => {}
+            86..89 => self.create_snapshots()?,
+            89..92 => self.delete_snapshot()?,
+            92..94 => self.roll_back()?,
+            94..96 => self.create_clone()?,
+            96..97 => self.delete_volume()?,
+            97..98 => self.grow()?,
+            _ => self.create_volume(None)?,
+        }
+        self.rig.pump();
+        Ok(())
+    }
+
+    // Requests.
+
+    fn volume(&mut self) -> Option<u128> {
+        self.model.pick(&mut self.random, |device| device.snapshot_of.is_none())
+    }
+
+    /// A random range of a device, in sectors, whole logical blocks.
+    fn range(&mut self, device: u128) -> (usize, usize) {
+        let (sectors, block) = {
+            let device = &self.model.devices[&device];
+            (device.len() as u64, (device.block_size / SECTOR) as u64)
+        };
+        let blocks = sectors / block;
+        // Most of the time a small part at the start, so that things meet.
+        let span = if self.random.chance(3, 4) { (blocks / 4).max(1) } else { blocks };
+        let first = self.random.below(span);
+        let most = if self.random.chance(1, 8) { blocks } else { 64 / block.max(4) };
+        let count = 1 + self.random.below(most.min(blocks - first));
+        let to_usize = |sectors: u64| usize::try_from(sectors).expect("small");
+        (to_usize(first * block), to_usize(count.min(blocks - first) * block))
+    }
+
+    fn submit(
+        &mut self,
+        device: u128,
+        operation: Operation,
+        first: usize,
+        count: usize,
+        data: Vec<u8>,
+        under: Under,
+    ) {
+        let block = self.model.devices[&device].block_size / SECTOR;
+        let object = self.object(device).expect("a device that is sure exists");
+        let (lba, blocks) = ((first / block) as u64, (count / block) as u64);
+        let id = self.rig.submit(object, operation, lba, blocks, data);
+        self.under.insert(id, (self.next_operation, under));
+        self.next_operation += 1;
+    }
+
+    fn write(&mut self) {
+        let Some(device) = self.volume() else { return };
+        let (first, count) = self.range(device);
+        let operation = self.next_operation;
+        let tags: Vec<u64> =
+            (first..first + count).map(|sector| operation << 20 | sector as u64).collect();
+        let data = tags.iter().flat_map(|&tag| content(tag)).collect();
+        self.model.submit(device, operation, first, &tags);
+        let fua = self.random.chance(1, 6);
+        let under = Under::Write { device, first, count, durable: fua };
+        self.submit(device, Operation::Write { fua }, first, count, data, under);
+    }
+
+    fn zero(&mut self) {
+        let Some(device) = self.volume() else { return };
+        let (first, count) = self.range(device);
+        let operation = self.next_operation;
+        self.model.submit(device, operation, first, &vec![0; count]);
+        let under = Under::Write { device, first, count, durable: false };
+        self.submit(device, Operation::WriteZeroes, first, count, Vec::new(), under);
+    }
+
+    fn flush(&mut self) {
+        let Some(device) = self.volume() else { return };
+        let submitted = self.model.tick();
+        let under = Under::Flush { device, submitted };
+        self.submit(device, Operation::Flush, 0, 0, Vec::new(), under);
+    }
+
+    fn read(&mut self) {
+        let Some(device) = self.model.pick(&mut self.random, |_| true) else { return };
+        let (first, count) = self.range(device);
+        let content = &self.model.devices[&device];
+        let expected = (first..first + count).map(|sector| content.newest_of(sector)).collect();
+        let data = unread(count * SECTOR);
+        let under = Under::Read { device, first, expected };
+        self.submit(device, Operation::Read, first, count, data, under);
+    }
+
+    fn compare(&mut self) {
+        let Some(device) = self.model.pick(&mut self.random, |_| true) else { return };
+        let (first, count) = self.range(device);
+        let device_content = &self.model.devices[&device];
+        let expected: Vec<Expected> =
+            (first..first + count).map(|sector| device_content.newest_of(sector)).collect();
+        let mut tags: Vec<u64> = expected.iter().map(|expected| expected.tag).collect();
+        let equal = self.random.chance(1, 2);
+        if !equal {
+            let at = usize::try_from(self.random.below(count as u64)).expect("small");
+            tags[at] ^= 1 << 60;
+        }
+        let data = tags.iter().flat_map(|&tag| content(tag)).collect();
+        let under = Under::Compare { device, first, expected, equal: Some(equal) };
+        self.submit(device, Operation::Compare, first, count, data, under);
+    }
+
+    fn take_events(&mut self) -> Result<(), String> {
+        for event in core::mem::take(&mut self.rig.events) {
+            match event {
+                Event::Completed(id, result, data) => {
+                    let (operation, under) = self.under.remove(&id).ok_or("completed twice")?;
+                    self.summary.requests += 1;
+                    self.completed(operation, under, result, &data)?;
+                }
+                Event::Done(ticket, result) => match self.call.take() {
+                    Some((expected, call)) if expected == ticket => self.done(call, result)?,
+                    _ => return Err("a call ended that was not under way".to_owned()),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn completed(
+        &mut self,
+        operation: u64,
+        under: Under,
+        result: Result<(), Error>,
+        data: &[u8],
+    ) -> Result<(), String> {
+        match (under, result) {
+            (Under::Write { device, first, count, durable }, Ok(())) => {
+                self.model.acknowledge(device, operation, first, count, durable);
+            }
+            (Under::Write { device, first, count, .. }, Err(Error::CapacityExceeded)) => {
+                self.summary.full += 1;
+                self.refused(device, operation, first, count);
+                let flags = self.record(device).map(|record| record.flags);
+                if flags.is_some_and(|flags| flags.thick) {
+                    return Err(format!("thick volume {device:x} met a full pool"));
+                }
+            }
+            (Under::Flush { device, submitted }, Ok(())) => self.model.flushed(device, submitted),
+            (Under::Read { expected, .. }, Ok(())) => {
+                for (at, (bytes, expected)) in data.chunks(SECTOR).zip(expected).enumerate() {
+                    if tag(bytes) != Some(expected.tag) {
+                        let found = tag(bytes);
+                        return Err(format!(
+                            "operation {operation}: sector {at} of the read is {found:x?}, not {expected:x?}"
+                        ));
+                    }
+                }
+            }
+            (Under::Compare { equal: Some(true) | None, .. }, Ok(()))
+            | (Under::Compare { equal: Some(false) | None, .. }, Err(Error::CompareFailure)) => {}
+            (_, result) => return Err(format!("operation {operation} ended with {result:?}")),
+        }
+        Ok(())
+    }
+
+    /// A write met a full pool: what was expected of it is what was there before.
+    fn refused(&mut self, device: u128, operation: u64, first: usize, count: usize) {
+        let content = &self.model.devices[&device];
+        for (_, under) in self.under.values_mut() {
+            let (of, begin, expected, equal) = match under {
+                Under::Read { device, first, expected } => (*device, *first, expected, None),
+                Under::Compare { device, first, expected, equal } => {
+                    (*device, *first, expected, Some(equal))
+                }
+                _ => continue,
+            };
+            let mut changed = false;
+            for (sector, expected) in (begin..).zip(expected) {
+                if of == device
+                    && expected.operation == operation
+                    && let Some(before) = content.before(sector, operation)
+                {
+                    *expected = before;
+                    changed = true;
+                }
+            }
+            if let (true, Some(equal)) = (changed, equal) {
+                *equal = None;
+            }
+        }
+        self.model.refuse(operation, first, count);
+    }
+
+    // Calls.
+
+    fn new_uuid(&mut self) -> u128 {
+        self.next_uuid += 1;
+        0x1000 + self.next_uuid
+    }
+
+    fn record(&self, device: u128) -> Option<&VolumeRecord> {
+        self.rig.store.volumes().find(|record| record.uuid.as_u128() == device)
+    }
+
+    fn object(&self, device: u128) -> Option<ObjectId> {
+        let snapshot = || {
+            let mut snapshots = self.rig.store.snapshots();
+            snapshots.find(|record| record.uuid.as_u128() == device).map(|record| record.id)
+        };
+        self.record(device).map(|record| record.id).or_else(snapshot)
+    }
+
+    fn count(&self, snapshots: bool) -> usize {
+        self.model
+            .devices
+            .values()
+            .filter(|device| device.snapshot_of.is_some() == snapshots)
+            .count()
+    }
+
+    fn create_volume(&mut self, source: Option<u128>) -> Result<(), String> {
+        if self.count(false) >= VOLUMES_MAX {
+            return Ok(());
+        }
+        let uuid = self.new_uuid();
+        let origin = source.map(|source| self.model.devices[&source].clone());
+        let block_size = match &origin {
+            Some(origin) => origin.block_size,
+            None => *self.random.pick(&[512, 4096, 4096]),
+        };
+        let sectors = origin
+            .as_ref()
+            .map_or_else(|| 8 * (1 + self.random.below(128)), |origin| origin.len() as u64);
+        let write_through = self.random.chance(1, 5);
+        let size = sectors * SECTOR as u64;
+        let mut new = new_volume(uuid, size, u32::try_from(block_size).expect("small"));
+        new.record.flags.thick = self.random.chance(1, 5);
+        new.record.flags.write_cache_off = write_through;
+        new.source = source.and_then(|source| self.object(source));
+        let Ok(ticket) = self.rig.store.create_volume(new) else { return Ok(()) };
+        let sectors = usize::try_from(sectors).expect("small");
+        let device = match origin {
+            Some(origin) => {
+                let mut device = origin.branch(None);
+                device.write_through = write_through;
+                device
+            }
+            None => Device::new(sectors, block_size, write_through),
+        };
+        self.model.devices.insert(uuid, device);
+        self.call = Some((ticket, Call::Create(uuid)));
+        Ok(())
+    }
+
+    fn create_clone(&mut self) -> Result<(), String> {
+        match self.model.pick(&mut self.random, |_| true) {
+            Some(source) => self.create_volume(Some(source)),
+            None => Ok(()),
+        }
+    }
+
+    fn create_snapshots(&mut self) -> Result<(), String> {
+        if self.count(true) >= SNAPSHOTS_MAX {
+            return Ok(());
+        }
+        let mut volumes: Vec<u128> = (0..1 + self.random.below(2))
+            .filter_map(|_| {
+                self.model.pick(&mut self.random, |device| device.snapshot_of.is_none())
+            })
+            .collect();
+        volumes.sort_unstable();
+        volumes.dedup();
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        let mut new = Vec::new();
+        let mut devices = Vec::new();
+        for &volume in &volumes {
+            let uuid = self.new_uuid();
+            new.push(NewSnapshot {
+                volume: self.object(volume).expect("it exists"),
+                name: format!("s{uuid:x}"),
+                uuid: Uuid::from_u128(uuid),
+                created_ns: 1,
+                labels: Vec::new(),
+            });
+            devices.push((uuid, self.model.devices[&volume].branch(Some(volume))));
+        }
+        let Ok(ticket) = self.rig.store.create_snapshots(new) else { return Ok(()) };
+        let uuids = devices.iter().map(|(uuid, _)| *uuid).collect();
+        self.model.devices.extend(devices);
+        self.call = Some((ticket, Call::Snapshot(uuids)));
+        Ok(())
+    }
+
+    fn delete_snapshot(&mut self) -> Result<(), String> {
+        let snapshot = self.model.pick(&mut self.random, |device| device.snapshot_of.is_some());
+        let Some(uuid) = snapshot else { return Ok(()) };
+        let object = self.object(uuid).expect("it exists");
+        let ticket = self.rig.store.delete_snapshot(object).map_err(|error| error.to_string())?;
+        self.going(uuid, ticket);
+        Ok(())
+    }
+
+    fn delete_volume(&mut self) -> Result<(), String> {
+        let Some(uuid) = self.volume() else { return Ok(()) };
+        let object = self.object(uuid).expect("it exists");
+        let ticket = self.rig.store.delete_volume(object).map_err(|error| error.to_string())?;
+        self.going(uuid, ticket);
+        Ok(())
+    }
+
+    fn going(&mut self, uuid: u128, ticket: Ticket) {
+        self.model.devices.get_mut(&uuid).expect("it exists").existence = Existence::Going;
+        self.call = Some((ticket, Call::Delete(uuid)));
+    }
+
+    fn roll_back(&mut self) -> Result<(), String> {
+        let snapshot = self.model.pick(&mut self.random, |device| device.snapshot_of.is_some());
+        let Some(snapshot) = snapshot else { return Ok(()) };
+        let volume = self.model.devices[&snapshot].snapshot_of.expect("it is a snapshot");
+        let sure = |device: &Device| device.existence == Existence::Sure;
+        if !self.model.devices.get(&volume).is_some_and(sure) {
+            return Ok(());
+        }
+        let (object, source) = (self.object(volume), self.object(snapshot));
+        let (object, source) = (object.expect("it exists"), source.expect("it exists"));
+        let ticket = self.rig.store.rollback(object, source).map_err(|error| error.to_string())?;
+        let operation = self.next_operation;
+        self.next_operation += 1;
+        self.model.roll_back(volume, snapshot, operation);
+        self.call = Some((ticket, Call::RollBack { volume, operation }));
+        Ok(())
+    }
+
+    fn grow(&mut self) -> Result<(), String> {
+        let Some(volume) = self.volume() else { return Ok(()) };
+        let more = usize::try_from(8 * (1 + self.random.below(64))).expect("small");
+        let sectors = self.model.devices[&volume].len() + more;
+        let object = self.object(volume).expect("it exists");
+        let Ok(ticket) = self.rig.store.resize_volume(object, (sectors * SECTOR) as u64) else {
+            return Ok(());
+        };
+        self.model.grow(volume, sectors);
+        self.call = Some((ticket, Call::Grow(volume)));
+        Ok(())
+    }
+
+    fn done(&mut self, call: Call, result: Result<(), Failed>) -> Result<(), String> {
+        if let Err(failed) = result {
+            // Space that was there when the call was made may be gone when its turn comes.
+            let Failed::Refused(_) = failed else { return Err(failed.to_string()) };
+            match call {
+                Call::Create(uuid) => drop(self.model.devices.remove(&uuid)),
+                Call::Snapshot(uuids) => {
+                    self.model.devices.retain(|uuid, _| !uuids.contains(uuid));
+                }
+                _ => return Err(failed.to_string()),
+            }
+            return Ok(());
+        }
+        match call {
+            Call::Create(uuid) => self.model.fixed(uuid),
+            Call::Snapshot(uuids) => uuids.into_iter().for_each(|uuid| self.model.fixed(uuid)),
+            Call::Delete(uuid) => drop(self.model.devices.remove(&uuid)),
+            Call::RollBack { volume, operation } => {
+                let sectors = self.model.devices[&volume].len();
+                self.model.acknowledge(volume, operation, 0, sectors, true);
+            }
+            Call::Grow(volume) => self.model.grown(volume),
+        }
+        Ok(())
+    }
+
+    // Crashes.
+
+    fn crash(&mut self) -> Result<(), String> {
+        let cut = self.random.chance(2, 3).then(|| *self.random.pick(&Cut::ALL));
+        let mut crash = if cut.is_some() { Crash::Power } else { Crash::Daemon };
+        let mut disks = self.rig.crash(&mut self.random, cut);
+        let mut rig = loop {
+            if self.random.chance(1, 3) {
+                let victim = self.random.below(disks.0.len() as u64);
+                let operations = self.random.below(16);
+                disks.0[usize::try_from(victim).expect("small")].die_after(operations);
+            }
+            match Rig::open(disks, OpenOptions::default()) {
+                Ok(rig) => break rig,
+                Err(failed) => {
+                    let error;
+                    (error, disks) = *failed;
+                    if !disks.0.iter().any(SimulatedDisk::dead) {
+                        return Err(format!("after {crash:?} (cut {cut:?}): {error}"));
+                    }
+                    self.summary.double_crashes += 1;
+                    if self.random.chance(2, 3) {
+                        crash = Crash::Power;
+                        let cut = *self.random.pick(&Cut::ALL);
+                        disks.power_cut(&mut self.random, cut);
+                    }
+                    for disk in &mut disks.0 {
+                        disk.revive();
+                    }
+                }
+            }
+        };
+        for disk in &mut rig.disks.0 {
+            disk.revive();
+        }
+        self.summary.crashes += 1;
+        self.summary.replayed += rig.replayed;
+        self.summary.taken_back += rig.taken_back;
+        let mut random = self.random.fork("verify");
+        let observed = observe(&mut rig, &mut random);
+        let explain = |error: String| format!("{error} (crash {crash:?}, cut {cut:?})");
+        self.model.check(&observed, crash).map_err(explain)?;
+        if !self.random.chance(1, 4) {
+            return Ok(());
+        }
+        // Life goes on from here. What was observed stays, whatever is done in the background.
+        rig.settle(&mut random);
+        self.model.adopt(&observed);
+        let later = observe(&mut rig, &mut random);
+        self.model.check(&later, Crash::Daemon).map_err(|e| format!("{e} (after reclaiming)"))?;
+        if rig.store.reclaim_backlog() > 0 {
+            return Err("the store rests with space to reclaim".to_owned());
+        }
+        self.rig = rig;
+        self.under.clear();
+        self.call = None;
+        Ok(())
+    }
+
+    /// The end: everything is right, and when everything is deleted everything is free.
+    fn end(&mut self) -> Result<(), String> {
+        self.rest()?;
+        let mut random = self.random.fork("end");
+        let observed = observe(&mut self.rig, &mut random);
+        self.model.check(&observed, Crash::Daemon)?;
+        while self.count(true) > 0 {
+            self.delete_snapshot()?;
+            self.rest()?;
+        }
+        let observed = observe(&mut self.rig, &mut random);
+        self.model.check(&observed, Crash::Daemon)?;
+        self.check_allocation()?;
+        while self.count(false) > 0 {
+            self.delete_volume()?;
+            self.rest()?;
+        }
+        match self.rig.store.capacity().allocated.0 {
+            0 => Ok(()),
+            left => Err(format!("{left} bytes are allocated in an empty pool")),
+        }
+    }
+
+    /// Without snapshots, a cluster is allocated just where a volume holds data.
+    fn check_allocation(&mut self) -> Result<(), String> {
+        let sectors = usize::try_from(CLUSTER).expect("small") / SECTOR;
+        let mut least = 0;
+        let mut exact = true;
+        for device in self.model.devices.values() {
+            // Zeroing part of a block of 4 KiB writes zeros, which the model cannot tell apart.
+            exact &= device.block_size == 4096;
+            least += (0..device.len())
+                .step_by(sectors)
+                .filter(|&first| {
+                    let end = (first + sectors).min(device.len());
+                    (first..end).any(|sector| device.newest(sector) != 0)
+                })
+                .count() as u64;
+        }
+        let shared = self.rig.store.capacity().shared.0;
+        let allocated = self.rig.store.capacity().allocated.0 / CLUSTER;
+        if shared == 0 && (allocated < least || exact && allocated != least) {
+            return Err(format!("{allocated} clusters are allocated, {least} hold data"));
+        }
+        Ok(())
+    }
+}
+
+/// Reads every volume and snapshot whole.
+fn observe(rig: &mut Rig, random: &mut Random) -> BTreeMap<u128, Vec<u8>> {
+    let volumes: Vec<_> = rig
+        .store
+        .volumes()
+        .filter(|record| record.tip.is_some())
+        .map(|record| (record.uuid, record.id, record.size, record.logical_block_size))
+        .collect();
+    let snapshots: Vec<_> = rig
+        .store
+        .snapshots()
+        .map(|record| {
+            let mut volumes = rig.store.volumes();
+            let volume = volumes.find(|volume| volume.id == record.volume);
+            let block_size = volume.expect("a snapshot has a volume").logical_block_size;
+            (record.uuid, record.id, record.size, block_size)
+        })
+        .collect();
+    let mut reads = BTreeMap::new();
+    for (uuid, object, size, block_size) in volumes.into_iter().chain(snapshots) {
+        let blocks = size.0 / u64::from(block_size);
+        let data = unread(usize::try_from(size.0).expect("small"));
+        let id = rig.submit(object, Operation::Read, 0, blocks, data);
+        reads.insert(id, uuid.as_u128());
+    }
+    let mut observed = BTreeMap::new();
+    while !reads.is_empty() {
+        rig.step(random);
+        rig.events.retain_mut(|event| match event {
+            Event::Completed(id, result, data) if reads.contains_key(id) => {
+                assert_eq!(*result, Ok(()), "reading everything");
+                let uuid = reads.remove(id).expect("just seen");
+                observed.insert(uuid, core::mem::take(data));
+                false
+            }
+            _ => true,
+        });
+    }
+    observed
+}

@@ -1,0 +1,292 @@
+//! Drives a store on simulated disks: every member I/O is delayed and reordered.
+//!
+//! An I/O is first *pending*, then *executed* on its disk, then *reported* to the store; the
+//! order among different I/Os is drawn at random. A crash may come between any two.
+
+use std::collections::BTreeMap;
+
+use fathom_block::{Completion, Error, Operation, Request, RequestId};
+use fathom_lvs::{
+    Action, Failed, IoData, IoError, IoKind, Medium, MediumError, MemberIo, OpenError, OpenOptions,
+    Payloads, Store, Ticket,
+    geometry::{MemberIndex, ObjectId},
+};
+use fathom_test_support::{
+    disk::{Cut, DiskError, SimulatedDisk},
+    random::Random,
+};
+use fathom_units::{BlockCount, Lba};
+
+/// The disks of a pool, by slot.
+#[derive(Clone)]
+pub struct Disks(pub Vec<SimulatedDisk>);
+
+impl Disks {
+    /// Power is lost on all disks at once.
+    pub fn power_cut(&mut self, random: &mut Random, cut: Cut) {
+        for disk in &mut self.0 {
+            disk.power_cut(random, cut);
+            disk.revive();
+        }
+    }
+}
+
+impl Medium for Disks {
+    fn slots(&self) -> usize {
+        self.0.len()
+    }
+
+    fn size(&self, slot: usize) -> u64 {
+        self.0[slot].capacity()
+    }
+
+    fn read(&mut self, slot: usize, offset: u64, buffer: &mut [u8]) -> Result<(), MediumError> {
+        self.0[slot].read(offset, buffer).map_err(|error| failed(slot, "reading", offset, &error))
+    }
+
+    fn write(&mut self, slot: usize, offset: u64, data: &[u8]) -> Result<(), MediumError> {
+        let result = self.0[slot].write(offset, data, false);
+        result.map_err(|error| failed(slot, "writing", offset, &error))
+    }
+
+    fn flush(&mut self, slot: usize) -> Result<(), MediumError> {
+        self.0[slot].flush().map_err(|error| failed(slot, "flushing", 0, &error))
+    }
+}
+
+fn failed(
+    slot: usize,
+    operation: &'static str,
+    offset: u64,
+    error: &dyn std::fmt::Display,
+) -> MediumError {
+    MediumError { slot, operation, offset, reason: error.to_string() }
+}
+
+/// The data of requests under way.
+#[derive(Default)]
+pub struct Data(BTreeMap<RequestId, Vec<u8>>);
+
+impl Payloads for Data {
+    fn bytes(&self, id: RequestId) -> &[u8] {
+        &self.0[&id]
+    }
+}
+
+struct Executed {
+    io: MemberIo,
+    result: Result<(), IoError>,
+}
+
+/// What came back from the store.
+pub enum Event {
+    /// A request is done; reads carry their data.
+    Completed(RequestId, Result<(), Error>, Vec<u8>),
+    /// A call is done.
+    Done(Ticket, Result<(), Failed>),
+}
+
+/// A store and its disks.
+pub struct Rig {
+    /// The store.
+    pub store: Store,
+    /// Its disks.
+    pub disks: Disks,
+    slots: BTreeMap<MemberIndex, usize>,
+    data: Data,
+    pending: Vec<MemberIo>,
+    executed: Vec<Executed>,
+    /// What the store answered.
+    pub events: Vec<Event>,
+    /// Log entries that opening replayed.
+    pub replayed: u64,
+    /// Blocks that opening took back.
+    pub taken_back: u64,
+    next_request: u64,
+    again: bool,
+}
+
+impl Rig {
+    /// Opens the pool on `disks`.
+    ///
+    /// # Errors
+    ///
+    /// As [`fathom_lvs::open`]; the disks come back with it.
+    pub fn open(mut disks: Disks, options: OpenOptions) -> Result<Self, Box<(OpenError, Disks)>> {
+        match fathom_lvs::open(&mut disks, options) {
+            Ok(opening) => Ok(Self {
+                store: opening.store,
+                disks,
+                slots: opening.members,
+                data: Data::default(),
+                pending: Vec::new(),
+                executed: Vec::new(),
+                events: Vec::new(),
+                replayed: opening.replayed,
+                taken_back: opening.taken_back,
+                next_request: 1,
+                again: true,
+            }),
+            Err(error) => Err(Box::new((error, disks))),
+        }
+    }
+
+    /// Submits a request; `data` is what it writes or compares, or room for what it reads.
+    pub fn submit(
+        &mut self,
+        object: ObjectId,
+        operation: Operation,
+        lba: u64,
+        blocks: u64,
+        data: Vec<u8>,
+    ) -> RequestId {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        self.data.0.insert(id, data);
+        let request = Request { id, operation, lba: Lba(lba), blocks: BlockCount(blocks) };
+        self.store.submit(object, request);
+        self.again = true;
+        id
+    }
+
+    /// Lets the store take its steps and takes over what it wants done.
+    pub fn pump(&mut self) {
+        self.again = self.store.pump(&self.data);
+        while let Some(action) = self.store.next_action() {
+            match action {
+                Action::Io(io) => self.pending.push(io),
+                Action::Zero { id, offset, length } => {
+                    let data = self.data.0.get_mut(&id).expect("the request is under way");
+                    data[offset..offset + length].fill(0);
+                }
+                Action::Fill { id, offset, buffer, range } => {
+                    let data = self.data.0.get_mut(&id).expect("the request is under way");
+                    data[offset..offset + range.len()].copy_from_slice(&buffer.bytes()[range]);
+                }
+                Action::Complete(Completion { id, result }) => {
+                    let data = self.data.0.remove(&id).expect("a request completes once");
+                    self.events.push(Event::Completed(id, result, data));
+                }
+                Action::Done { ticket, result } => self.events.push(Event::Done(ticket, result)),
+            }
+        }
+    }
+
+    /// Whether the store waits for the rig.
+    pub fn has_io(&self) -> bool {
+        !self.pending.is_empty() || !self.executed.is_empty()
+    }
+
+    /// Whether nothing is under way and the store wants nothing.
+    pub fn is_quiet(&self) -> bool {
+        !self.has_io() && !self.again && self.store.is_idle()
+    }
+
+    /// Executes a pending I/O, or reports an executed one.
+    pub fn step(&mut self, random: &mut Random) {
+        let choices = self.pending.len() + self.executed.len();
+        if choices == 0 {
+            return self.pump();
+        }
+        let at = usize::try_from(random.below(choices as u64)).expect("small");
+        if at < self.pending.len() {
+            let io = self.pending.swap_remove(at);
+            let executed = self.execute(io);
+            self.executed.push(executed);
+        } else {
+            let executed = self.executed.swap_remove(at - self.pending.len());
+            self.report(executed);
+        }
+    }
+
+    /// Executes the oldest pending I/O that is one of `chosen` and reports it at once. All
+    /// others are held back. Returns whether there was one.
+    pub fn run_one(&mut self, chosen: impl Fn(&MemberIo) -> bool) -> bool {
+        let Some(at) = self.pending.iter().position(chosen) else { return false };
+        let io = self.pending.remove(at);
+        let executed = self.execute(io);
+        self.report(executed);
+        true
+    }
+
+    fn report(&mut self, Executed { io, result }: Executed) {
+        let buffer = match io.data {
+            IoData::Owned(buffer) if io.kind == IoKind::Read => Some(buffer),
+            _ => None,
+        };
+        self.store.complete_io(io.token, result, buffer);
+        self.pump();
+    }
+
+    fn execute(&mut self, mut io: MemberIo) -> Executed {
+        let disk = &mut self.disks.0[self.slots[&io.member]];
+        let offset = io.offset.0;
+        let result = match (io.kind, &mut io.data) {
+            (IoKind::Flush, _) => disk.flush(),
+            (IoKind::Read, IoData::Owned(buffer)) => {
+                disk.read(offset, &mut buffer.bytes_mut()[..io.length])
+            }
+            (IoKind::Read, IoData::Request { id, offset: at }) => {
+                let data = self.data.0.get_mut(id).expect("the request is under way");
+                disk.read(offset, &mut data[*at..*at + io.length])
+            }
+            (IoKind::Write { fua }, IoData::Owned(buffer)) => {
+                disk.write(offset, &buffer.bytes()[..io.length], fua)
+            }
+            (IoKind::Write { fua }, IoData::Request { id, offset: at }) => {
+                disk.write(offset, &self.data.0[id][*at..*at + io.length], fua)
+            }
+            (_, IoData::None) => unreachable!("reads and writes have data"),
+        };
+        Executed { io, result: result.map_err(|_| IoError) }
+    }
+
+    /// Steps until nothing is under way.
+    ///
+    /// # Panics
+    ///
+    /// When that does not happen within a very large number of steps: something hangs.
+    pub fn settle(&mut self, random: &mut Random) {
+        for _ in 0..500_000 {
+            if self.is_quiet() {
+                return;
+            }
+            self.step(random);
+        }
+        panic!("the store does not come to rest: {:?}", self.store);
+    }
+
+    /// The disks as a crash now leaves them: of what is pending, any part is still executed.
+    /// Injected faults stay.
+    /// With `cut` power is lost, else only the daemon dies.
+    pub fn crash(&mut self, random: &mut Random, cut: Option<Cut>) -> Disks {
+        let mut disks = self.disks.clone();
+        let mut order: Vec<usize> = (0..self.pending.len()).collect();
+        random.shuffle(&mut order);
+        for at in order {
+            let io = &self.pending[at];
+            let IoKind::Write { fua } = io.kind else { continue };
+            if random.chance(1, 2) {
+                continue;
+            }
+            let disk = &mut disks.0[self.slots[&io.member]];
+            let bytes = match &io.data {
+                IoData::Owned(buffer) => &buffer.bytes()[..io.length],
+                IoData::Request { id, offset } => &self.data.0[id][*offset..*offset + io.length],
+                IoData::None => unreachable!("writes have data"),
+            };
+            if let Err(error) = disk.write(io.offset.0, bytes, fua) {
+                assert_eq!(error, DiskError::Io, "only a fault that the test injected");
+            }
+        }
+        if let Some(cut) = cut {
+            disks.power_cut(random, cut);
+        }
+        disks
+    }
+}
+
+/// Room for what a read brings, filled so that nothing read shows.
+pub fn unread(length: usize) -> Vec<u8> {
+    vec![0xEE; length]
+}
