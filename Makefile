@@ -27,7 +27,7 @@ crash: ## Enumerate crashes of the logical volume store with FATHOM_SEEDS seeds
 
 .PHONY: defects
 defects: ## Plant defects in the store; each has to be found by the crash enumeration
-	$(CARGO) run --release --locked -p fathom-test-defects
+	FATHOM_SEEDS=2000 $(CARGO) run --release --locked -p fathom-test-defects
 
 .PHONY: deny
 deny: $(CARGO_DENY) ## Check licenses, bans and sources of the dependencies

@@ -498,17 +498,6 @@ pub(crate) const DEFECTS: &[Defect] = &[
         }],
     },
     Defect {
-        name: "written-before-merge-is-durable",
-        wrong: "Writes go on before the merged fragments are durable.",
-        file: "reclaim",
-        changes: &[Change {
-            find: r"if self.reclaim_task(key).held.is_some() {
-                    self.flush(key, 0, true);",
-            replacement: r"if false {
-                    self.flush(key, 0, true);",
-        }],
-    },
-    Defect {
         name: "hidden-by-unsettled-blocks",
         wrong: "A cluster is pruned because unsettled blocks hide it.",
         file: "reclaim",
