@@ -752,6 +752,10 @@ impl Store {
         let first = task.unmapped.max(begin.div_ceil(BLOCK));
         let end = stop / BLOCK;
         if first >= end || self.has_failed() {
+            // Blocks that read as zero already may do so by an entry that is not complete yet: that
+            // of a rollback, say. What is acknowledged here relies on it.
+            let lsn = self.log.close();
+            self.wait_for_entry(key, lsn);
             return Some(Stage::Sync);
         }
         if !self.log.has_reserve() {
@@ -773,7 +777,7 @@ impl Store {
             self.later(key);
             return None;
         }
-        Some(Stage::Sync)
+        Some(Stage::Unmap)
     }
 
     /// Makes blocks `first..end` of a layer read as zero.

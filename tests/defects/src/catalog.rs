@@ -516,6 +516,57 @@ pub(crate) const DEFECTS: &[Defect] = &[
         after.opaque.remove_range(first, count);",
         }],
     },
+    Defect {
+        name: "flush-during-overwrites",
+        wrong: "A flush does not wait for overwrites of unsettled blocks that are under way.",
+        file: "settle",
+        changes: &[Change {
+            find: "!self.wanted || self.in_flight || self.overwrites > 0",
+            replacement: "!self.wanted || self.in_flight",
+        }],
+    },
+    Defect {
+        name: "merge-spreads-unrecorded",
+        wrong: "A merge brings clusters from members that the volume's flushes do not cover.",
+        file: "reclaim",
+        changes: &[Change { find: "self.spread(key, &upper);", replacement: "" }],
+    },
+    Defect {
+        name: "merge-of-unsettled-blocks",
+        wrong: "A merge makes blocks count without a proof that were not flushed.",
+        file: "reclaim",
+        changes: &[Change {
+            find: "if lower.iter().any(|&(at, _)| unsettled(layer, at) || unsettled(child, at)) {",
+            replacement: "if lower.is_empty() && unsettled(layer, cursor) {",
+        }],
+    },
+    Defect {
+        name: "merge-before-the-deletion-is-durable",
+        wrong: "A merge writes over blocks that a name can still read after a power cut.",
+        file: "reclaim",
+        changes: &[Change {
+            find: "if matches!(self.reclaim_task(key).mode, Mode::Merge { .. }) {",
+            replacement: "if matches!(self.reclaim_task(key).mode, Mode::Prune) {",
+        }],
+    },
+    Defect {
+        name: "written-before-the-merge-is-durable",
+        wrong: "A write relies on merged fragments that a power cut takes back.",
+        file: "reclaim",
+        changes: &[Change {
+            find: "if self.reclaim_task(key).held.is_some() {",
+            replacement: "if self.reclaim_task(key).held.is_none() {",
+        }],
+    },
+    Defect {
+        name: "trimmed-blocks-forgotten",
+        wrong: "A block that is trimmed while unsettled is written again without a proof first.",
+        file: "io",
+        changes: &[Change {
+            find: "if freed.is_some() {\n            self.settlement",
+            replacement: "if true {\n            self.settlement",
+        }],
+    },
 ];
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! Drives a store on simulated disks: every member I/O is delayed and reordered.
 //!
 //! An I/O is first *pending*, then *executed* on its disk, then *reported* to the store; the
-//! order among different I/Os is drawn at random. A crash may come between any two.
+//! order among different I/Os is drawn at random, and one in eight takes long. A crash may come
+//! between any two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fathom_block::{Completion, Error, Operation, Request, RequestId};
 use fathom_lvs::{
-    Action, Failed, IoData, IoError, IoKind, Medium, MediumError, MemberIo, OpenError, OpenOptions,
-    Payloads, Store, Ticket,
+    Action, Failed, IoData, IoError, IoKind, IoToken, Medium, MediumError, MemberIo, OpenError,
+    OpenOptions, Payloads, Store, Ticket,
     geometry::{MemberIndex, ObjectId},
 };
 use fathom_test_support::{
@@ -16,6 +17,11 @@ use fathom_test_support::{
     random::Random,
 };
 use fathom_units::{BlockCount, Lba};
+
+/// Steps within which everything comes to an end, if it ever does.
+pub const STEPS_MAX: u32 = 500_000;
+/// How often a slow I/O is passed over, if there are others.
+const SLOWNESS: u32 = 4;
 
 /// The disks of a pool, by slot.
 #[derive(Clone)]
@@ -96,6 +102,10 @@ pub struct Rig {
     data: Data,
     pending: Vec<MemberIo>,
     executed: Vec<Executed>,
+    /// I/Os that take long.
+    slow: BTreeSet<IoToken>,
+    /// How many I/Os the store has asked for.
+    taken: u64,
     /// What the store answered.
     pub events: Vec<Event>,
     /// Log entries that opening replayed.
@@ -121,6 +131,8 @@ impl Rig {
                 data: Data::default(),
                 pending: Vec::new(),
                 executed: Vec::new(),
+                slow: BTreeSet::new(),
+                taken: 0,
                 events: Vec::new(),
                 replayed: opening.replayed,
                 taken_back: opening.taken_back,
@@ -154,7 +166,13 @@ impl Rig {
         self.again = self.store.pump(&self.data);
         while let Some(action) = self.store.next_action() {
             match action {
-                Action::Io(io) => self.pending.push(io),
+                Action::Io(io) => {
+                    self.taken += 1;
+                    if Random::new(self.taken).chance(1, 8) {
+                        self.slow.insert(io.token);
+                    }
+                    self.pending.push(io);
+                }
                 Action::Zero { id, offset, length } => {
                     let data = self.data.0.get_mut(&id).expect("the request is under way");
                     data[offset..offset + length].fill(0);
@@ -182,13 +200,22 @@ impl Rig {
         !self.has_io() && !self.again && self.store.is_idle()
     }
 
-    /// Executes a pending I/O, or reports an executed one.
+    /// Executes a pending I/O, or reports an executed one. Slow ones come seldom while there are
+    /// others.
     pub fn step(&mut self, random: &mut Random) {
         let choices = self.pending.len() + self.executed.len();
         if choices == 0 {
             return self.pump();
         }
-        let at = usize::try_from(random.below(choices as u64)).expect("small");
+        let mut at = 0;
+        for _ in 0..SLOWNESS {
+            at = usize::try_from(random.below(choices as u64)).expect("small");
+            let executed = at.checked_sub(self.pending.len());
+            let io = executed.map_or_else(|| &self.pending[at], |at| &self.executed[at].io);
+            if !self.slow.contains(&io.token) {
+                break;
+            }
+        }
         if at < self.pending.len() {
             let io = self.pending.swap_remove(at);
             let executed = self.execute(io);
@@ -214,6 +241,7 @@ impl Rig {
             IoData::Owned(buffer) if io.kind == IoKind::Read => Some(buffer),
             _ => None,
         };
+        self.slow.remove(&io.token);
         self.store.complete_io(io.token, result, buffer);
         self.pump();
     }
@@ -247,7 +275,7 @@ impl Rig {
     ///
     /// When that does not happen within a very large number of steps: something hangs.
     pub fn settle(&mut self, random: &mut Random) {
-        for _ in 0..500_000 {
+        for _ in 0..STEPS_MAX {
             if self.is_quiet() {
                 return;
             }

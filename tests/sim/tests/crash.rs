@@ -19,7 +19,14 @@ fn every_crash_leaves_what_was_promised() {
     };
     let mut total = Summary::default();
     for &seed in &seeds {
-        match run(seed, LENGTH) {
+        let replay = format!(
+            "replay: FATHOM_SEED={seed} cargo test --release -p fathom-test-sim --test crash"
+        );
+        let outcome = std::panic::catch_unwind(|| run(seed, LENGTH)).unwrap_or_else(|panic| {
+            eprintln!("seed {seed} panicked\n{replay}");
+            std::panic::resume_unwind(panic)
+        });
+        match outcome {
             Ok(summary) => {
                 total.crashes += summary.crashes;
                 total.double_crashes += summary.double_crashes;
@@ -28,10 +35,7 @@ fn every_crash_leaves_what_was_promised() {
                 total.requests += summary.requests;
                 total.full += summary.full;
             }
-            Err(error) => panic!(
-                "seed {seed}: {error}\nreplay: FATHOM_SEED={seed} cargo test --release \
-                 -p fathom-test-sim --test crash"
-            ),
+            Err(error) => panic!("seed {seed}: {error}\n{replay}"),
         }
     }
     eprintln!("{} histories: {total:?}", seeds.len());
