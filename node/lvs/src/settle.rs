@@ -189,8 +189,6 @@ pub(crate) struct Settlement {
     /// Unsettled places per member in the order of their LSN; outdated ones are passed over.
     order: BTreeMap<MemberIndex, VecDeque<(Lsn, Place)>>,
     blocks: usize,
-    /// Places that have become settled.
-    settled: Vec<Place>,
 }
 
 impl Settlement {
@@ -201,7 +199,6 @@ impl Settlement {
             unsettled: BTreeMap::new(),
             order: BTreeMap::new(),
             blocks: 0,
-            settled: Vec::new(),
         }
     }
 
@@ -307,14 +304,8 @@ impl Settlement {
                 && let Some(entry) = self.unsettled.remove(&place)
             {
                 self.blocks -= usize::from(entry.blocks.count());
-                self.settled.push(place);
             }
         }
-    }
-
-    /// The fragments in which no block is unsettled any more since the last call.
-    pub(crate) fn take_settled(&mut self) -> Vec<Place> {
-        core::mem::take(&mut self.settled)
     }
 
     /// What has to happen next so that the unsettled blocks of `member` become settled.

@@ -332,16 +332,6 @@ impl State {
         Ok(())
     }
 
-    /// Blocks that are valid for good need not be opaque: the fragment becomes smaller.
-    pub(crate) fn forget_opaque(&mut self, layer: LayerId, at: LogicalCluster) {
-        let Some(layer) = self.layers.get_mut(&layer) else { return };
-        let mut fragment = layer.map.get(at);
-        if !(fragment.opaque & fragment.valid).is_empty() {
-            fragment.opaque = fragment.opaque - fragment.valid;
-            layer.map.set(at, fragment);
-        }
-    }
-
     /// Where the content of a block is, seen from `layer`, and for how many blocks the
     /// answer holds, up to block `limit` of the cluster.
     ///

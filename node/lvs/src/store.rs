@@ -756,9 +756,6 @@ impl Store {
             let lsn = self.log.append(&[Op::Settled { member, lsn: value }], false);
             self.settlement.marked(member, value, lsn);
         }
-        for (layer, at) in self.settlement.take_settled() {
-            self.state.forget_opaque(layer, at);
-        }
         if !self.settle_wanted && self.settlement.blocks() < UNSETTLED_MAX / 2 {
             return;
         }

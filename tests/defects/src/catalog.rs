@@ -517,15 +517,6 @@ pub(crate) const DEFECTS: &[Defect] = &[
         }],
     },
     Defect {
-        name: "flush-during-overwrites",
-        wrong: "A flush does not wait for overwrites of unsettled blocks that are under way.",
-        file: "settle",
-        changes: &[Change {
-            find: "!self.wanted || self.in_flight || self.overwrites > 0",
-            replacement: "!self.wanted || self.in_flight",
-        }],
-    },
-    Defect {
         name: "merge-spreads-unrecorded",
         wrong: "A merge brings clusters from members that the volume's flushes do not cover.",
         file: "reclaim",
@@ -538,24 +529,6 @@ pub(crate) const DEFECTS: &[Defect] = &[
         changes: &[Change {
             find: "if lower.iter().any(|&(at, _)| unsettled(layer, at) || unsettled(child, at)) {",
             replacement: "if lower.is_empty() && unsettled(layer, cursor) {",
-        }],
-    },
-    Defect {
-        name: "merge-before-the-deletion-is-durable",
-        wrong: "A merge writes over blocks that a name can still read after a power cut.",
-        file: "reclaim",
-        changes: &[Change {
-            find: "if matches!(self.reclaim_task(key).mode, Mode::Merge { .. }) {",
-            replacement: "if matches!(self.reclaim_task(key).mode, Mode::Prune) {",
-        }],
-    },
-    Defect {
-        name: "written-before-the-merge-is-durable",
-        wrong: "A write relies on merged fragments that a power cut takes back.",
-        file: "reclaim",
-        changes: &[Change {
-            find: "if self.reclaim_task(key).held.is_some() {",
-            replacement: "if self.reclaim_task(key).held.is_none() {",
         }],
     },
     Defect {
