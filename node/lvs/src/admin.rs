@@ -17,13 +17,14 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
+    action::Action,
     format::{
         Malformed,
         op::{Op, PoolRecord, SnapshotRecord, VolumeRecord},
     },
     geometry::{LayerId, MemberIndex, ObjectId},
     ranges::Hold,
-    store::{Action, Store, TaskKey, Work, bits},
+    store::{Store, TaskKey, Work, bits},
 };
 
 /// Names an administrative call from its start to [`Action::Done`].

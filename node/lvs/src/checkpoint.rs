@@ -14,6 +14,7 @@
 use fathom_block::Buffer;
 
 use crate::{
+    action::{IoData, IoKind},
     format::{
         checkpoint::{
             CHUNK_HEADER, CHUNK_MAX, ChunkHeader, Class, Key, SLOT_HEADER, SlotHeader, encode_slot,
@@ -26,7 +27,7 @@ use crate::{
     log::{LogStart, Ring},
     map::Fragment,
     state::State,
-    store::{IoData, IoKind, Route, Store, TaskKey, Work, bits},
+    store::{Route, Store, TaskKey, Work, bits},
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]

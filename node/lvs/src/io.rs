@@ -20,6 +20,7 @@
 use fathom_block::{Buffer, Error, Operation, Request};
 
 use crate::{
+    action::{Action, IoData, IoKind, Payloads},
     blocks::BlockSet,
     format::{checksum, op::Op},
     geometry::{
@@ -29,7 +30,7 @@ use crate::{
     map::Fragment,
     settle::Maps,
     state::Source,
-    store::{Action, IoData, IoKind, Payloads, Route, Store, TaskKey, UNSETTLED_MAX, Work},
+    store::{Route, Store, TaskKey, UNSETTLED_MAX, Work},
 };
 
 /// Logical clusters that one step of unmapping looks at.

@@ -19,6 +19,7 @@ mod medium;
 mod open;
 mod replay;
 
+mod action;
 mod admin;
 mod describe;
 mod io;
@@ -28,6 +29,7 @@ mod space;
 mod store;
 
 mod alloc;
+mod flush;
 mod log;
 mod ranges;
 mod settle;
@@ -36,6 +38,9 @@ mod state;
 mod checkpoint;
 mod reclaim;
 
+pub use action::{
+    Action, IoData, IoError, IoKind, IoToken, MemberIo, Payloads, REQUEST_BYTES_MAX, Wake,
+};
 pub use admin::{Failed, NewSnapshot, NewVolume, Refused, Ticket};
 pub use listing::{BlockRange, Page};
 pub use medium::{Medium, MediumError};
@@ -46,7 +51,4 @@ pub use open::{
 pub use replay::Damage;
 pub use space::Capacity;
 pub use state::Inconsistent;
-pub use store::{
-    Action, IoData, IoError, IoKind, IoToken, MemberIo, Payloads, REQUEST_BYTES_MAX, Store,
-    UNSETTLED_MAX,
-};
+pub use store::{Store, UNSETTLED_MAX};

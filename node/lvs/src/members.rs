@@ -8,9 +8,10 @@
 use fathom_block::{Buffer, Error};
 
 use crate::{
+    action::{IoData, IoKind},
     format::label::{MemberRole, label_offsets},
     geometry::{BLOCK_LEN, MemberIndex},
-    store::{IoData, IoKind, Route, Store, TaskKey, Work, bits},
+    store::{Route, Store, TaskKey, Work, bits},
 };
 
 /// How the pool is.

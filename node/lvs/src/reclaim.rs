@@ -29,12 +29,13 @@ use std::collections::BTreeMap;
 use fathom_block::Buffer;
 
 use crate::{
+    action::{IoData, IoKind},
     blocks::BlockSet,
     format::op::{Op, VolumeRecord},
     geometry::{BLOCK_LEN, ClusterNo, LayerId, LogicalCluster, MemberIndex, ObjectId},
     map::Fragment,
     ranges::Hold,
-    store::{IoData, IoKind, Route, Store, TaskKey, Work},
+    store::{Route, Store, TaskKey, Work},
 };
 
 /// Fragments that one step looks at.

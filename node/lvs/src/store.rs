@@ -19,11 +19,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fathom_block::{Buffer, Completion, Error, Operation, Request, RequestId};
-use fathom_units::{ByteOffset, Lba};
+use fathom_units::{ByteOffset, Lba, Monotonic};
 use slab::Slab;
 
 use crate::{
-    admin::{AdminTask, Failed, Ticket},
+    action::{
+        Action, IoData, IoError, IoKind, IoToken, MemberIo, Payloads, REQUEST_BYTES_MAX, Wake,
+    },
+    admin::AdminTask,
     alloc::Allocator,
     checkpoint::CheckpointTask,
     format::{
@@ -37,108 +40,12 @@ use crate::{
     members::Demotion,
     ranges::{Hold, Ranges},
     reclaim::ReclaimTask,
-    settle::{Settlement, Step},
+    settle::Settlement,
     state::State,
 };
 
 /// The most blocks that may wait to be settled: what has to be proved after a power cut.
 pub const UNSETTLED_MAX: usize = 32_768;
-
-/// The most data that one request reads, writes or compares, in bytes.
-pub const REQUEST_BYTES_MAX: u64 = 32 << 20;
-
-/// Names a member I/O from its action to [`Store::complete_io`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct IoToken(pub usize);
-
-/// What is done to a member.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum IoKind {
-    /// Read `length` bytes.
-    Read,
-    /// Write `length` bytes; with `fua`, they are on stable media at completion.
-    Write {
-        /// Force unit access.
-        fua: bool,
-    },
-    /// Bring every completed write to stable media.
-    Flush,
-}
-
-/// Where the bytes of a member I/O are.
-#[derive(Debug)]
-pub enum IoData {
-    /// A flush has none.
-    None,
-    /// In the bytes of a request, at this offset.
-    Request {
-        /// The request.
-        id: RequestId,
-        /// Bytes from the start of its data.
-        offset: usize,
-    },
-    /// In this buffer, which a read gives back through [`Store::complete_io`].
-    Owned(Buffer),
-}
-
-/// One I/O to one member. Offset and length are multiples of 4096.
-#[derive(Debug)]
-pub struct MemberIo {
-    /// Its name.
-    pub token: IoToken,
-    /// The member.
-    pub member: MemberIndex,
-    /// What to do.
-    pub kind: IoKind,
-    /// Where on the member.
-    pub offset: ByteOffset,
-    /// How many bytes; 0 for a flush.
-    pub length: usize,
-    /// From or to where.
-    pub data: IoData,
-}
-
-/// What the driver has to do next.
-#[derive(Debug)]
-pub enum Action {
-    /// Carry out a member I/O and report it with [`Store::complete_io`].
-    Io(MemberIo),
-    /// Fill part of a read request's data with zeros.
-    Zero {
-        /// The request.
-        id: RequestId,
-        /// Bytes from the start of its data.
-        offset: usize,
-        /// How many bytes.
-        length: usize,
-    },
-    /// Fill part of a read request's data from a buffer.
-    Fill {
-        /// The request.
-        id: RequestId,
-        /// Bytes from the start of its data.
-        offset: usize,
-        /// The source.
-        buffer: Buffer,
-        /// Which bytes of the source.
-        range: core::ops::Range<usize>,
-    },
-    /// A request is done.
-    Complete(Completion),
-    /// An administrative call is done, and durable when it succeeded.
-    Done {
-        /// What the call returned.
-        ticket: Ticket,
-        /// Done, or why not.
-        result: Result<(), Failed>,
-    },
-}
-
-/// Gives access to the data of requests that are under way.
-pub trait Payloads {
-    /// The data of a write or compare request.
-    fn bytes(&self, id: RequestId) -> &[u8];
-}
 
 /// Names a task.
 pub(crate) type TaskKey = usize;
@@ -147,7 +54,7 @@ pub(crate) type TaskKey = usize;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Round {
     pub(crate) member: MemberIndex,
-    ticket: u64,
+    pub(crate) ticket: u64,
     /// For data on the member, and not only for its copy of the log.
     pub(crate) data: bool,
 }
@@ -255,6 +162,8 @@ pub struct Store {
     pub(crate) deferred: BTreeSet<LayerId>,
     /// Somebody waits for space.
     pub(crate) space_wanted: bool,
+    /// The time of the last call of [`Store::pump`].
+    pub(crate) now: Monotonic,
     pub(crate) tasks: Slab<Task>,
     pub(crate) ranges: BTreeMap<ObjectId, Ranges<TaskKey>>,
     pub(crate) epochs: Epochs,
@@ -268,14 +177,14 @@ pub struct Store {
     later: Vec<TaskKey>,
     pub(crate) entry_waiters: BTreeMap<Lsn, Vec<TaskKey>>,
     pub(crate) round_waiters: Vec<TaskKey>,
-    settle_wanted: bool,
+    pub(crate) settle_wanted: bool,
     progress: bool,
     pub(crate) demotion: Option<Demotion>,
     pub(crate) failed_members: u32,
     pub(crate) failure: Option<(MemberIndex, &'static str)>,
 }
 
-/// What [`crate::recovery`] hands over to make a store.
+/// What [`crate::open`] hands over to make a store.
 pub(crate) struct Opened {
     pub(crate) state: State,
     pub(crate) alloc: Allocator,
@@ -309,6 +218,7 @@ impl Store {
             unreclaimable: BTreeSet::new(),
             deferred: BTreeSet::new(),
             space_wanted: false,
+            now: Monotonic(0),
             tasks: Slab::new(),
             ranges: BTreeMap::new(),
             epochs: Epochs::default(),
@@ -432,9 +342,10 @@ impl Store {
         }
     }
 
-    /// Takes the steps that can be taken now. Returns whether it should be called again soon,
-    /// though nothing new may have happened: long work is done in pieces.
-    pub fn pump(&mut self, payloads: &dyn Payloads) -> bool {
+    /// Takes the steps that can be taken at `now`, which never goes back. Returns when to call
+    /// it again if nothing else happens before.
+    pub fn pump(&mut self, now: Monotonic, payloads: &dyn Payloads) -> Wake {
+        self.now = self.now.max(now);
         let later = core::mem::take(&mut self.later);
         self.run.extend(later);
         loop {
@@ -457,7 +368,7 @@ impl Store {
             }
         }
         self.start_background();
-        !self.run.is_empty() || !self.later.is_empty()
+        if self.run.is_empty() && self.later.is_empty() { Wake::OnEvent } else { Wake::Now }
     }
 
     /// The next thing for the driver to do.
@@ -664,7 +575,7 @@ impl Store {
         self.entry_waiters.entry(lsn).or_default().push(key);
     }
 
-    fn write_log(&mut self) {
+    pub(crate) fn write_log(&mut self) {
         if self.failure.is_some() {
             return;
         }
@@ -691,111 +602,6 @@ impl Store {
                 }
             }
         }
-    }
-
-    // Flushing and settling.
-
-    /// Lets `key` wait until everything completed by now on `members` is on stable media, and
-    /// with `log` all complete entries. Fails it when one of the members was given up; one
-    /// that has not been there since the pool was opened has nothing to be flushed.
-    pub(crate) fn flush(&mut self, key: TaskKey, members: u32, log: bool) {
-        if members & self.failed_members != 0 {
-            self.fail_task(key);
-        }
-        let appended = self.log.open_lsn();
-        let copies = if log { self.copies } else { 0 };
-        let mut rounds = Vec::new();
-        for member in bits((members | copies) & self.present_members()) {
-            let ticket = self.settlement.member(member).ticket(appended);
-            if !self.settlement.member(member).is_done(ticket) {
-                rounds.push(Round { member, ticket, data: members & (1 << member.0) != 0 });
-            }
-        }
-        if !rounds.is_empty() {
-            self.round_waiters.push(key);
-        }
-        self.tasks[key].waits.rounds = rounds;
-    }
-
-    fn start_rounds(&mut self) {
-        let appended = self.log.open_lsn();
-        let members: Vec<MemberIndex> = self.settlement.members().collect();
-        for member in members {
-            let written = self.log.written_on(member.0);
-            if self.settlement.member(member).start(appended, written) {
-                self.start_io(Route::Flush, member, IoKind::Flush, 0, 0, IoData::None);
-            }
-        }
-    }
-
-    pub(crate) fn rounds_finished(&mut self) {
-        self.progress = true;
-        let durable = self.copy_members().map(|m| self.settlement.member(m).flushed_log()).min();
-        if let Some(durable) = durable {
-            self.log.set_durable(durable);
-        }
-        let waiters = core::mem::take(&mut self.round_waiters);
-        for key in waiters {
-            let mut rounds = core::mem::take(&mut self.tasks[key].waits.rounds);
-            rounds.retain(|&Round { member, ticket, .. }| {
-                !self.settlement.member(member).is_done(ticket)
-            });
-            let done = rounds.is_empty();
-            self.tasks[key].waits.rounds = rounds;
-            if done {
-                self.wake(key);
-            } else {
-                self.round_waiters.push(key);
-            }
-        }
-    }
-
-    fn settle_forward(&mut self) {
-        let durable = self.log.durable();
-        for (member, value) in self.settlement.advance(durable) {
-            let lsn = self.log.append(&[Op::Settled { member, lsn: value }], false);
-            self.settlement.marked(member, value, lsn);
-        }
-        if !self.settle_wanted && self.settlement.blocks() < UNSETTLED_MAX / 2 {
-            return;
-        }
-        let appended = self.log.open_lsn();
-        let completed = self.log.completed();
-        let members: Vec<MemberIndex> = self.settlement.members().collect();
-        for member in members {
-            let step = self.settlement.next_step(member, completed);
-            if let Step::WriteLog(lsn) = step {
-                self.log.hurry(lsn);
-            }
-            if step == Step::FlushAll {
-                self.settlement.member(member).want_data(appended);
-            }
-            if matches!(step, Step::FlushAll | Step::FlushLog) {
-                for copy in bits(self.copies & self.present_members()) {
-                    self.settlement.member(copy).ticket(appended);
-                }
-            }
-        }
-    }
-
-    /// The pool falls quiet: what has been flushed is noted durably.
-    fn quieten(&mut self) {
-        let (appended, completed) = (self.log.open_lsn(), self.log.completed());
-        let members: Vec<MemberIndex> = self.settlement.members().collect();
-        for member in members {
-            match self.settlement.next_step(member, completed) {
-                Step::WriteLog(lsn) => self.log.hurry(lsn),
-                Step::FlushLog => {
-                    for copy in bits(self.copies & self.present_members()) {
-                        self.settlement.member(copy).ticket(appended);
-                    }
-                }
-                Step::FlushAll | Step::Nothing => {}
-            }
-        }
-        self.log.note_durable();
-        self.write_log();
-        self.start_rounds();
     }
 
     // Space.
@@ -878,11 +684,6 @@ impl Store {
         })
     }
 }
-
-/// Why a member I/O failed, as far as the store has to know.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the member reported an I/O error")]
-pub struct IoError;
 
 /// The members of a set with a bit per index.
 pub(crate) fn bits(set: u32) -> impl Iterator<Item = MemberIndex> {

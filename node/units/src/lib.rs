@@ -4,7 +4,7 @@
 //! are all integers and never the same thing. Each has its own type here, so that
 //! one cannot be passed for another. Conversions name the block size that they use.
 
-use core::fmt;
+use core::{fmt, ops::Add, time::Duration};
 
 /// The address of a logical block in a namespace or volume, in units of its logical block size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -41,6 +41,27 @@ impl fmt::Display for ByteCount {
     }
 }
 
+/// A moment of a clock that never goes back, in nanoseconds since a start that only it knows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Monotonic(pub u64);
+
+impl Monotonic {
+    /// The time from `earlier` to this moment, zero when it is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// The moment so much later; the last one that can be told when it lies beyond that.
+impl Add<Duration> for Monotonic {
+    type Output = Self;
+
+    fn add(self, later: Duration) -> Self {
+        let nanos = u64::try_from(later.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(nanos))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +78,13 @@ mod tests {
         ] {
             assert_eq!(ByteCount(bytes).to_string(), text);
         }
+    }
+
+    #[test]
+    fn moments_neither_go_back_nor_overflow() {
+        assert_eq!(Monotonic(5).since(Monotonic(7)), Duration::ZERO);
+        assert_eq!(Monotonic(7).since(Monotonic(5)), Duration::from_nanos(2));
+        assert_eq!(Monotonic(5) + Duration::from_secs(1), Monotonic(1_000_000_005));
+        assert_eq!(Monotonic(5) + Duration::MAX, Monotonic(u64::MAX));
     }
 }

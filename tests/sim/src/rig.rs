@@ -4,19 +4,22 @@
 //! order among different I/Os is drawn at random, and one in eight takes long. A crash may come
 //! between any two.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use fathom_block::{Completion, Error, Operation, Request, RequestId};
 use fathom_lvs::{
     Action, Failed, IoData, IoError, IoKind, IoToken, Medium, MediumError, MemberIo, OpenError,
-    OpenOptions, Payloads, Store, Ticket,
+    OpenOptions, Payloads, Store, Ticket, Wake,
     geometry::{MemberIndex, ObjectId},
 };
 use fathom_test_support::{
     disk::{Cut, DiskError, SimulatedDisk},
     random::Random,
 };
-use fathom_units::{BlockCount, Lba};
+use fathom_units::{BlockCount, Lba, Monotonic};
 
 /// Steps within which everything comes to an end, if it ever does.
 pub const STEPS_MAX: u32 = 500_000;
@@ -113,7 +116,9 @@ pub struct Rig {
     /// Blocks that opening took back.
     pub taken_back: u64,
     next_request: u64,
-    again: bool,
+    /// Every step takes a microsecond.
+    pub now: Monotonic,
+    wake: Wake,
 }
 
 impl Rig {
@@ -137,7 +142,8 @@ impl Rig {
                 replayed: opening.replayed,
                 taken_back: opening.taken_back,
                 next_request: 1,
-                again: true,
+                now: Monotonic(0),
+                wake: Wake::Now,
             }),
             Err(error) => Err(Box::new((error, disks))),
         }
@@ -157,13 +163,14 @@ impl Rig {
         self.data.0.insert(id, data);
         let request = Request { id, operation, lba: Lba(lba), blocks: BlockCount(blocks) };
         self.store.submit(object, request);
-        self.again = true;
+        self.wake = Wake::Now;
         id
     }
 
     /// Lets the store take its steps and takes over what it wants done.
     pub fn pump(&mut self) {
-        self.again = self.store.pump(&self.data);
+        self.now = self.now + Duration::from_micros(1);
+        self.wake = self.store.pump(self.now, &self.data);
         while let Some(action) = self.store.next_action() {
             match action {
                 Action::Io(io) => {
@@ -197,7 +204,7 @@ impl Rig {
 
     /// Whether nothing is under way and the store wants nothing.
     pub fn is_quiet(&self) -> bool {
-        !self.has_io() && !self.again && self.store.is_idle()
+        !self.has_io() && self.wake == Wake::OnEvent && self.store.is_idle()
     }
 
     /// Executes a pending I/O, or reports an executed one. Slow ones come seldom while there are
