@@ -10,7 +10,7 @@ pub(crate) struct Defect {
     pub(crate) name: &'static str,
     /// What the store then does.
     pub(crate) wrong: &'static str,
-    /// The module of `node/lvs/src`.
+    /// The module of `node/lvs/src`, as a path.
     file: &'static str,
     pub(crate) changes: &'static [Change],
 }
@@ -53,7 +53,7 @@ pub(crate) const DEFECTS: &[Defect] = &[
     Defect {
         name: "write-before-its-entry",
         wrong: "A write is acknowledged before the entry with its Map is complete.",
-        file: "io",
+        file: "io/write",
         changes: &[Change {
             find: r"let lsn = self.append(key, &[op]);
             self.settlement.add(",
@@ -70,7 +70,7 @@ pub(crate) const DEFECTS: &[Defect] = &[
     Defect {
         name: "unmap-before-its-entry",
         wrong: "Zeroing is acknowledged before the entry with its Unmap is complete.",
-        file: "io",
+        file: "io/unmap",
         changes: &[Change {
             find: r"let lsn = self.append(key, &[op]);
             self.give_back(freed, lsn);",
@@ -81,7 +81,7 @@ pub(crate) const DEFECTS: &[Defect] = &[
     Defect {
         name: "unmap-shows-the-parent",
         wrong: "Zeroed blocks are not opaque where a parent has data.",
-        file: "io",
+        file: "io/unmap",
         changes: &[Change {
             find: "let opaque = self.state.shows_through(layer, at);",
             replacement: "let opaque = false;",
@@ -90,7 +90,7 @@ pub(crate) const DEFECTS: &[Defect] = &[
     Defect {
         name: "fua-in-place-without-fua",
         wrong: "A write in place that has to be durable is written without FUA.",
-        file: "io",
+        file: "io/write",
         changes: &[Change {
             find: "IoKind::Write { fua: fua && piece.mapped.is_none() }",
             replacement: "IoKind::Write { fua: false }",
@@ -149,7 +149,7 @@ pub(crate) const DEFECTS: &[Defect] = &[
     Defect {
         name: "unsettled-overwritten-without-proof",
         wrong: "An unsettled block is overwritten in place without a new proof.",
-        file: "io",
+        file: "io/write",
         changes: &[Change {
             find: "let named = fresh | overwritten;",
             replacement: "let named = fresh;",
@@ -158,7 +158,7 @@ pub(crate) const DEFECTS: &[Defect] = &[
     Defect {
         name: "overwrite-before-its-proof",
         wrong: "An unsettled block is overwritten before the entry with the new proof is complete.",
-        file: "io",
+        file: "io/write",
         changes: &[Change {
             find: r"if overwrites.is_none() {
             self.issue_piece",
@@ -383,7 +383,7 @@ pub(crate) const DEFECTS: &[Defect] = &[
     Defect {
         name: "cluster-never-given-back",
         wrong: "Unmapping all blocks of a cluster does not give it back.",
-        file: "io",
+        file: "io/unmap",
         changes: &[Change {
             find: r"let lsn = self.append(key, &[op]);
             self.give_back(freed, lsn);",
@@ -534,7 +534,7 @@ pub(crate) const DEFECTS: &[Defect] = &[
     Defect {
         name: "trimmed-blocks-forgotten",
         wrong: "A block that is trimmed while unsettled is written again without a proof first.",
-        file: "io",
+        file: "io/unmap",
         changes: &[Change {
             find: "if freed.is_some() {\n            self.settlement",
             replacement: "if true {\n            self.settlement",
