@@ -15,9 +15,12 @@ pub mod blocks;
 pub mod format;
 pub mod map;
 
+mod create;
 mod medium;
+mod membership;
 mod open;
 mod replay;
+mod scan;
 
 mod action;
 mod admin;
@@ -42,12 +45,11 @@ pub use action::{
     Action, IoData, IoError, IoKind, IoToken, MemberIo, Payloads, REQUEST_BYTES_MAX, Wake,
 };
 pub use admin::{Failed, NewSnapshot, NewVolume, Refused, Ticket};
+pub use create::{CreateError, NewMember, NewPool, create};
 pub use listing::{BlockRange, Page};
 pub use medium::{Medium, MediumError};
 pub use members::Health;
-pub use open::{
-    Checked, CreateError, NewMember, NewPool, OpenError, OpenOptions, Opening, check, create, open,
-};
+pub use open::{Checked, OpenError, OpenOptions, Opening, check, open};
 pub use replay::Damage;
 pub use space::Capacity;
 pub use state::Inconsistent;

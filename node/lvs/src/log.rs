@@ -10,7 +10,7 @@
 //! - Completion is in order of LSN.
 //! - The log never writes over an entry that a checkpoint has not made superfluous.
 //!
-//! Reading it is [`crate::recovery`]'s part. Format: `docs/formats/lvs.md` section 3.
+//! Reading it is [`crate::scan`]'s part. Format: `docs/formats/lvs.md` section 3.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! Creating a pool, and opening one: which members belong together, and who goes on.
+//! Opening a pool: from its members to a store that can be driven.
 //!
 //! ```text
 //!   labels -> complete? in sync? -> replay -> flush -> new incarnation -> checkpoint -> Store
@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use fathom_units::{ByteCount, ByteOffset};
+use fathom_units::ByteCount;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -23,127 +23,29 @@ use crate::{
             CHUNK_HEADER, ChunkHeader, Key, SLOT_HEADER, SlotHeader, encode_slot, seal_chunk,
         },
         checksum::{self, Seed},
-        label::{
-            self, DATA_OFFSET, Extent, FEATURE_EXTENTS_MAX, Features, LABEL_SIZE, Label,
-            LabelMember, MemberRole,
-        },
-        op::PoolRecord,
+        label::{self, Extent, Label, LabelMember, MemberRole},
     },
-    geometry::{
-        BLOCK, BLOCK_LEN, CLUSTERS_MAX, ClusterNo, ClusterSize, LayerId, Lsn, MEMBERS_MAX,
-        MemberIndex, ObjectId, Segment,
-    },
+    geometry::{BLOCK_LEN, LayerId, Lsn, MemberIndex, ObjectId},
     log::{Log, LogStart, Ring},
     medium::{Medium, MediumError},
+    membership::{Labels, check_agreement, membership, newest_label, read_labels, unknown_feature},
     replay::{Damage, Places, Replayed, replay},
     state::State,
     store::{Opened, Store},
 };
-
-/// The smallest log, in bytes.
-const LOG_MIN: u64 = 64 << 10;
-/// The smallest checkpoint slot, in bytes: room for some volumes beside what every checkpoint takes.
-const SLOT_MIN: u64 = 192 << 10;
-/// Bytes at the start of a member that have to be zero, if it is not to be taken for somebody
-/// else's.
-const FOREIGN_BYTES: usize = 64 << 10;
-
-/// A member of a pool to be created, in the order of slots.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NewMember {
-    /// Its UUID, random.
-    pub uuid: Uuid,
-}
-
-/// A pool to be created.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NewPool {
-    /// Its name, 1 to 63 bytes.
-    pub name: String,
-    /// Its UUID, random: it seeds every checksum.
-    pub uuid: Uuid,
-    /// Its members, one for each slot of the medium.
-    pub members: Vec<NewMember>,
-    /// The cluster size.
-    pub cluster_size: ClusterSize,
-    /// When it is created, in nanoseconds since 1970.
-    pub created_ns: u64,
-    /// What can be set later on.
-    pub record: PoolRecord,
-    /// Bytes of the log; by the pool's size when not given.
-    pub log_bytes: Option<u64>,
-    /// Bytes of a checkpoint slot; by the pool's size when not given.
-    pub slot_bytes: Option<u64>,
-    /// Overwrite what is on the members.
-    pub force: bool,
-}
-
-/// Why a pool was not created. Nothing was written, but for [`CreateError::Medium`].
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum CreateError {
-    /// A pool has 1 to 16 members, one for each slot.
-    #[error("a pool has 1 to {MEMBERS_MAX} members, not {0}")]
-    Members(usize),
-    /// A member belongs to a pool.
-    #[error("member {slot} belongs to pool \"{pool}\" ({uuid}); force would destroy it")]
-    Labelled {
-        /// The slot.
-        slot: usize,
-        /// The name of the pool.
-        pool: String,
-        /// Its UUID.
-        uuid: Uuid,
-    },
-    /// A member is not empty.
-    #[error("member {slot} is not empty: byte {offset} is in use; force would destroy it")]
-    Foreign {
-        /// The slot.
-        slot: usize,
-        /// The first byte that is not zero.
-        offset: u64,
-    },
-    /// A member has no room for the metadata and one cluster.
-    #[error("member {slot} has {size}, and needs {needed} at least")]
-    TooSmall {
-        /// The slot.
-        slot: usize,
-        /// Its size.
-        size: ByteCount,
-        /// The least size.
-        needed: ByteCount,
-    },
-    /// The log cannot hold the largest operation on a cluster.
-    #[error("a log of {size} is too small for this cluster size; {needed} are needed")]
-    LogTooSmall {
-        /// The size asked for.
-        size: ByteCount,
-        /// The least size.
-        needed: ByteCount,
-    },
-    /// A checkpoint slot cannot hold the metadata of the clusters that the pool has.
-    #[error("a checkpoint slot of {size} is too small for this pool; {needed} are needed")]
-    SlotTooSmall {
-        /// The size asked for.
-        size: ByteCount,
-        /// The least size.
-        needed: ByteCount,
-    },
-    /// The members have more clusters than can be numbered.
-    #[error("the pool would have more than {CLUSTERS_MAX} clusters; choose a larger cluster size")]
-    TooLarge,
-    /// A value is not allowed.
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
-    /// A member failed; the pool is not usable.
-    #[error(transparent)]
-    Medium(#[from] MediumError),
-}
 
 /// How to open a pool.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct OpenOptions {
     /// Open it though members are missing or have a stale metadata copy.
     pub degraded: bool,
+}
+
+impl OpenOptions {
+    /// With every member, or not at all.
+    pub const WHOLE: Self = Self { degraded: false };
+    /// Also without some members.
+    pub const DEGRADED: Self = Self { degraded: true };
 }
 
 /// Why a pool was not opened.
@@ -281,137 +183,12 @@ pub struct Opening {
     pub taken_back: u64,
 }
 
-/// Creates a pool on the slots of `medium`. On return it is on stable media.
-///
-/// # Errors
-///
-/// When the members cannot be used or a value is not allowed.
-pub fn create(medium: &mut dyn Medium, new: &NewPool) -> Result<(), CreateError> {
-    let count = medium.slots();
-    if count == 0 || count > MEMBERS_MAX || new.members.len() != count {
-        return Err(CreateError::Members(count));
-    }
-    new.record.check()?;
-    if !new.force {
-        for slot in 0..count {
-            refuse_foreign(medium, slot)?;
-        }
-    }
-    let sizes: Vec<u64> = (0..count).map(|slot| medium.size(slot) / BLOCK * BLOCK).collect();
-    let (slot_bytes, log_bytes) = metadata_bytes(new, sizes.iter().sum());
-    if slot_bytes < SLOT_MIN {
-        let (size, needed) = (ByteCount(slot_bytes), ByteCount(SLOT_MIN));
-        return Err(CreateError::SlotTooSmall { size, needed });
-    }
-    // An entry is at most a 32nd of the log, but for the smallest logs, and holds a proof for
-    // each block of a cluster.
-    let entry = u64::from(new.cluster_size.blocks()) * 8 + 256;
-    let needed = if entry <= BLOCK { LOG_MIN } else { 32 * entry.next_multiple_of(BLOCK) };
-    if log_bytes < needed {
-        let (size, needed) = (ByteCount(log_bytes), ByteCount(needed));
-        return Err(CreateError::LogTooSmall { size, needed });
-    }
-    let layout = |slot: usize| {
-        let metadata = if slot < 2 { 2 * slot_bytes + log_bytes } else { 0 };
-        (DATA_OFFSET + metadata).next_multiple_of(u64::from(new.cluster_size.bytes()))
-    };
-    let mut state = State::new(new.cluster_size);
-    state.pool = new.record.clone();
-    let mut first = 0;
-    for (slot, &size) in sizes.iter().enumerate() {
-        let data = layout(slot);
-        let cluster = u64::from(new.cluster_size.bytes());
-        let clusters = size.saturating_sub(data + LABEL_SIZE as u64) / cluster;
-        if clusters == 0 {
-            let needed = ByteCount(data + cluster + LABEL_SIZE as u64);
-            return Err(CreateError::TooSmall { slot, size: ByteCount(size), needed });
-        }
-        let clusters = u32::try_from(clusters).map_err(|_| CreateError::TooLarge)?;
-        let segment = Segment { first: ClusterNo(first), clusters, offset: ByteOffset(data) };
-        let next = first.checked_add(clusters).filter(|&next| next <= CLUSTERS_MAX);
-        first = next.ok_or(CreateError::TooLarge)?;
-        let index = MemberIndex(u16::try_from(slot).expect("16 at most"));
-        state.members.insert(index, vec![segment]);
-    }
-    let role = |slot| if slot < 2 { MemberRole::DataAndMetadata } else { MemberRole::Data };
-    let table: Vec<LabelMember> = (0..count)
-        .map(|slot| LabelMember {
-            uuid: new.members[slot].uuid,
-            size: sizes[slot],
-            role: role(slot),
-            stale_since: None,
-        })
-        .collect();
-    let extent = |slot: usize, offset: u64, length: u64| {
-        let extent = Extent { offset, length };
-        if slot < 2 { vec![extent] } else { Vec::new() }
-    };
-    let labels: Vec<Label> = (0..count)
-        .map(|slot| Label {
-            generation: 1,
-            incarnation: 1,
-            pool: new.uuid,
-            member: new.members[slot].uuid,
-            index: MemberIndex(u16::try_from(slot).expect("16 at most")),
-            features: Features::default(),
-            cluster_size: new.cluster_size,
-            member_size: sizes[slot],
-            created_ns: new.created_ns,
-            name: new.name.clone(),
-            slot_a: extent(slot, DATA_OFFSET, slot_bytes),
-            slot_b: extent(slot, DATA_OFFSET + slot_bytes, slot_bytes),
-            log: extent(slot, DATA_OFFSET + 2 * slot_bytes, log_bytes),
-            members: table.clone(),
-            feature_extents: [None; FEATURE_EXTENTS_MAX],
-        })
-        .collect();
-    for label in &labels {
-        label.check()?;
-    }
-    let start = LogStart { lsn: Lsn(1), position: 0, previous: 0 };
-    let copies: Vec<usize> = (0..count.min(2)).collect();
-    let seed = Seed::of_pool(new.uuid);
-    let written = write_checkpoint(medium, &copies, &labels[0].slot_a, seed, &state, 2, 1, start)?;
-    assert!(written, "a checkpoint of an empty pool fits the smallest slot");
-    for (slot, label) in labels.iter().enumerate() {
-        write_label(medium, slot, label)?;
-    }
-    Ok(())
-}
-
-/// Bytes of a checkpoint slot and of the log, for members of `total` bytes.
-fn metadata_bytes(new: &NewPool, total: u64) -> (u64, u64) {
-    let clusters = new.cluster_size.clusters_for(total);
-    let bitmaps = 2 * u64::from(new.cluster_size.blocks().div_ceil(64)) * 8;
-    let objects = (total / 512).clamp(1 << 20, 64 << 20);
-    let slot = new.slot_bytes.unwrap_or(clusters * (16 + bitmaps) + objects);
-    let log = new.log_bytes.unwrap_or((total / 16384).clamp(4 << 20, 64 << 20));
-    (slot.next_multiple_of(BLOCK), log.max(LOG_MIN).next_multiple_of(BLOCK))
-}
-
-fn refuse_foreign(medium: &mut dyn Medium, slot: usize) -> Result<(), CreateError> {
-    let size = medium.size(slot);
-    for offset in label::label_offsets(size) {
-        let mut bytes = vec![0; LABEL_SIZE];
-        if offset + LABEL_SIZE as u64 > size {
-            continue;
-        }
-        medium.read(slot, offset, &mut bytes)?;
-        if let Ok(label) = Label::decode(&bytes) {
-            return Err(CreateError::Labelled { slot, pool: label.name, uuid: label.pool });
-        }
-    }
-    let length = usize::try_from(size).unwrap_or(usize::MAX).min(FOREIGN_BYTES);
-    let mut bytes = vec![0; length / LABEL_SIZE * LABEL_SIZE];
-    medium.read(slot, 0, &mut bytes)?;
-    match bytes.iter().position(|&byte| byte != 0) {
-        Some(offset) => Err(CreateError::Foreign { slot, offset: offset as u64 }),
-        None => Ok(()),
-    }
-}
-
 /// Writes a label: copy 0, flush, copies 1 and 2, flush.
-fn write_label(medium: &mut dyn Medium, slot: usize, label: &Label) -> Result<(), MediumError> {
+pub(crate) fn write_label(
+    medium: &mut dyn Medium,
+    slot: usize,
+    label: &Label,
+) -> Result<(), MediumError> {
     let bytes = label.encode();
     let [first, second, last] = label::label_offsets(label.member_size);
     medium.write(slot, first, &bytes)?;
@@ -423,7 +200,7 @@ fn write_label(medium: &mut dyn Medium, slot: usize, label: &Label) -> Result<()
 
 /// Writes a whole checkpoint at once and makes it valid. Returns `false` when it does not fit.
 #[expect(clippy::too_many_arguments, reason = "what a slot header holds")]
-fn write_checkpoint(
+pub(crate) fn write_checkpoint(
     medium: &mut dyn Medium,
     copies: &[usize],
     extents: &[Extent],
@@ -636,161 +413,4 @@ pub fn open(medium: &mut dyn Medium, options: OpenOptions) -> Result<Opening, Op
     });
     let (entries, taken_back) = (replayed.entries, replayed.taken_back);
     Ok(Opening { store, name, members, replayed: entries, taken_back })
-}
-
-type Labels = BTreeMap<MemberIndex, (usize, Label)>;
-
-fn read_labels(medium: &mut dyn Medium) -> Result<Labels, OpenError> {
-    if medium.slots() == 0 {
-        return Err(OpenError::NoMembers);
-    }
-    let mut labels = Labels::new();
-    let mut pool = None;
-    for slot in 0..medium.slots() {
-        let label = read_label(medium, slot)?;
-        let expected = *pool.get_or_insert(label.pool);
-        if label.pool != expected {
-            return Err(OpenError::OtherPool { slot, found: label.pool, expected });
-        }
-        let size = medium.size(slot);
-        if size < label.member_size {
-            let (size, expected) = (ByteCount(size), ByteCount(label.member_size));
-            return Err(OpenError::Shrunk { slot, size, expected });
-        }
-        let uuid = label.member;
-        if let Some((first, _)) = labels.insert(label.index, (slot, label)) {
-            return Err(OpenError::Duplicate { first, second: slot, uuid });
-        }
-    }
-    Ok(labels)
-}
-
-/// The newest intact label copy of a slot.
-fn read_label(medium: &mut dyn Medium, slot: usize) -> Result<Label, OpenError> {
-    let mut newest: Option<Label> = None;
-    let mut wrong = None;
-    let mut offsets = label::label_offsets(medium.size(slot)).to_vec();
-    let mut next = 0;
-    while next < offsets.len() {
-        let mut bytes = vec![0; LABEL_SIZE];
-        let offset = offsets[next];
-        next += 1;
-        if medium.read(slot, offset, &mut bytes).is_err() {
-            continue;
-        }
-        match Label::decode(&bytes) {
-            Ok(label) => {
-                // The last copy lies where the member ended when the label was written.
-                let last = label::label_offsets(label.member_size)[2];
-                if !offsets.contains(&last) {
-                    offsets.push(last);
-                }
-                if newest.as_ref().is_none_or(|other| label.generation > other.generation) {
-                    newest = Some(label);
-                }
-            }
-            Err(malformed @ Malformed::NotALabel { .. }) => {
-                wrong.get_or_insert(malformed);
-            }
-            // Damage says more than absence.
-            Err(malformed) => wrong = Some(malformed),
-        }
-    }
-    match (newest, wrong) {
-        (Some(label), _) => Ok(label),
-        (None, Some(malformed @ Malformed::NotALabel { .. })) => {
-            Err(OpenError::Foreign { slot, malformed })
-        }
-        (None, Some(malformed)) => Err(OpenError::Label { slot, malformed }),
-        (None, None) => Err(OpenError::Medium(MediumError {
-            slot,
-            operation: "reading any label copy",
-            offset: 0,
-            reason: "every read failed".to_owned(),
-        })),
-    }
-}
-
-/// The label whose member table counts: of the highest incarnation, and of these the one that
-/// has been updated most often, on a member that nobody calls stale.
-fn newest_label(labels: &Labels) -> &Label {
-    let stale = |member: MemberIndex| {
-        labels.values().any(|(_, other)| {
-            other.index != member && other.members.get(usize::from(member.0)).is_some_and(is_stale)
-        })
-    };
-    labels
-        .values()
-        .map(|(_, label)| label)
-        .max_by_key(|label| (!stale(label.index), label.incarnation, label.generation))
-        .expect("there is a label")
-}
-
-/// Every label names the same members and cluster size, and metadata members the same extents;
-/// and no two of them have gone on without each other.
-fn check_agreement(labels: &Labels) -> Result<(), OpenError> {
-    let identity = |label: &Label| -> Vec<(Uuid, u64, MemberRole)> {
-        label.members.iter().map(|entry| (entry.uuid, entry.size, entry.role)).collect()
-    };
-    let extents = |label: &Label| {
-        let metadata = [&label.slot_a, &label.slot_b, &label.log].map(Clone::clone);
-        (!label.log.is_empty()).then_some(metadata)
-    };
-    for (one_slot, one) in labels.values() {
-        for (other_slot, other) in labels.values() {
-            let metadata = extents(one).zip(extents(other));
-            if identity(one) != identity(other)
-                || one.cluster_size != other.cluster_size
-                || metadata.is_some_and(|(one, other)| one != other)
-            {
-                return Err(OpenError::Disagree { slot: *one_slot, other: *other_slot });
-            }
-            let calls_stale = |label: &Label, index: MemberIndex| {
-                label.members.get(usize::from(index.0)).is_some_and(is_stale)
-            };
-            if calls_stale(one, other.index) && calls_stale(other, one.index) {
-                let (pool, one, other) = (one.name.clone(), one.index, other.index);
-                return Err(OpenError::Diverged { pool, one, other });
-            }
-        }
-    }
-    Ok(())
-}
-
-fn is_stale(entry: &LabelMember) -> bool {
-    entry.stale_since.is_some()
-}
-
-fn unknown_feature(label: &Label) -> Option<(&'static str, u32)> {
-    // Opening for reading only is not offered yet, so both are refused.
-    let incompatible = label.refusal().map(|bit| ("incompatible", bit));
-    incompatible.or_else(|| label.read_only().map(|bit| ("read-only-compatible", bit)))
-}
-
-/// The member table to go on with, and the members whose metadata copy misses what is
-/// written from now on.
-fn membership(
-    labels: &Labels,
-    newest: &Label,
-    options: OpenOptions,
-) -> Result<(Vec<LabelMember>, Vec<MemberIndex>), OpenError> {
-    let table = newest.members.clone();
-    let mut missed = Vec::new();
-    for (index, entry) in table.iter().enumerate() {
-        let member = MemberIndex(u16::try_from(index).expect("16 at most"));
-        let pool = newest.name.clone();
-        if let Some(since) = entry.stale_since {
-            if !options.degraded {
-                return Err(OpenError::Stale { pool, member, since });
-            }
-        } else if !labels.contains_key(&member) {
-            if !options.degraded {
-                return Err(OpenError::Missing { pool, member, uuid: entry.uuid });
-            }
-            if entry.role == MemberRole::DataAndMetadata {
-                missed.push(member);
-            }
-        }
-    }
-    Ok((table, missed))
 }

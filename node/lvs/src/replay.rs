@@ -6,8 +6,6 @@
 //!
 //! - Every structure is taken from whichever metadata member has it intact.
 //! - An entry counts for a key only above the LSN of the chunk that covers the key.
-//! - The log ends at the first entry that is on no member; if one that follows says that it
-//!   was durable, that is damage, and the pool is refused.
 //! - A block whose Map is not settled counts only if its content matches a proof.
 //!
 //! Source: `docs/formats/lvs.md` sections 3 to 7.
@@ -26,7 +24,6 @@ use crate::{
             self, CHUNK_MAX, Class, Key, SLOT_HEADER, SlotHeader, decode_slot, read_chunk_header,
         },
         checksum::{self, Seed},
-        entry::{self, ENTRY_MAX, EntryHeader},
         label::Extent,
         op::{Decoder, Op},
     },
@@ -37,6 +34,7 @@ use crate::{
     log::{LogStart, Ring},
     map::Fragment,
     medium::{Medium, MediumError},
+    scan::{Entries, read_log},
     state::{Inconsistent, State},
 };
 
@@ -270,7 +268,7 @@ fn load_chunks(
 
 /// Where a structure may begin that follows one ending at `position`: there, or at the start
 /// of the next extent.
-fn candidates(ring: &Ring, position: u64) -> Vec<u64> {
+pub(crate) fn candidates(ring: &Ring, position: u64) -> Vec<u64> {
     let (_, left) = ring.locate(position);
     if left == ring.length() { vec![position] } else { vec![position, position + left] }
 }
@@ -299,106 +297,6 @@ fn read_chunk(
     }
     let (header, checksum, payload) = checkpoint::verify_chunk(seed, &bytes)?;
     Ok((header, checksum, payload.to_vec()))
-}
-
-type Entries = Vec<(Lsn, Vec<u8>)>;
-
-/// Reads the log from the checkpoint's start to its tail.
-fn read_log(
-    medium: &mut dyn Medium,
-    places: &Places<'_>,
-    slot: &SlotHeader,
-) -> Result<(Entries, LogStart), Damage> {
-    let ring = Ring::new(places.log);
-    let mut end = LogStart { lsn: slot.start, position: slot.position, previous: slot.previous };
-    let incarnation = slot.incarnation;
-    let mut entries = Vec::new();
-    loop {
-        let expected = |found: &EntryHeader| found.lsn == end.lsn && found.previous == end.previous;
-        let mut found = None;
-        let mut unread = None;
-        'search: for place in candidates(&ring, end.position) {
-            for &copy in &places.copies {
-                match read_entry(medium, places.seed, copy, &ring, place) {
-                    Ok(Some((header, checksum, payload))) if expected(&header) => {
-                        found = Some((place, header, checksum, payload));
-                        break 'search;
-                    }
-                    Ok(_) => {}
-                    Err(error) => unread = Some(error),
-                }
-            }
-        }
-        let Some((place, header, checksum, payload)) = found else {
-            match unread {
-                Some(error) => return Err(error.into()),
-                None => break,
-            }
-        };
-        if header.incarnation < incarnation {
-            break;
-        }
-        if header.incarnation > incarnation {
-            // Each life begins with a checkpoint; this one is older than the life.
-            let generation = slot.generation;
-            return Err(Damage::OldCheckpoint { generation, lsn: header.lsn });
-        }
-        entries.push((header.lsn, payload));
-        end = LogStart {
-            lsn: Lsn(header.lsn.0 + 1),
-            position: place + u64::from(header.blocks) * BLOCK,
-            previous: checksum,
-        };
-    }
-    refuse_damage(medium, places, &ring, &end)?;
-    Ok((entries, end))
-}
-
-type ReadEntry = (EntryHeader, u64, Vec<u8>);
-
-/// The entry at a position, if an intact one begins there. A read error is not an answer.
-fn read_entry(
-    medium: &mut dyn Medium,
-    seed: Seed,
-    copy: usize,
-    ring: &Ring,
-    position: u64,
-) -> Result<Option<ReadEntry>, MediumError> {
-    let (offset, left) = ring.locate(position);
-    let mut first = vec![0; BLOCK_LEN];
-    medium.read(copy, offset, &mut first)?;
-    let Some(header) = entry::read_header(&first) else { return Ok(None) };
-    let length = u64::from(header.blocks) * BLOCK;
-    if length > left.min(ENTRY_MAX as u64) {
-        return Ok(None);
-    }
-    let mut bytes = vec![0; usize::try_from(length).expect("at most 64 KiB")];
-    medium.read(copy, offset, &mut bytes)?;
-    let entry = entry::verify_entry(seed, &bytes).ok();
-    Ok(entry.map(|(header, checksum, payload)| (header, checksum, payload.to_vec())))
-}
-
-/// The entry at `end` is nowhere. Refuses the pool if another one says that it was durable.
-fn refuse_damage(
-    medium: &mut dyn Medium,
-    places: &Places<'_>,
-    ring: &Ring,
-    end: &LogStart,
-) -> Result<(), Damage> {
-    let mut at = 0;
-    while at < ring.length() {
-        for &copy in &places.copies {
-            if let Ok(Some((header, ..))) = read_entry(medium, places.seed, copy, ring, at)
-                && header.lsn > end.lsn
-                && header.durable >= end.lsn
-            {
-                let (offset, _) = ring.locate(end.position);
-                return Err(Damage::Entry { lsn: end.lsn, offset, later: header.lsn });
-            }
-        }
-        at += BLOCK;
-    }
-    Ok(())
 }
 
 /// The highest settled LSN of each member.

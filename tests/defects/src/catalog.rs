@@ -328,7 +328,7 @@ pub(crate) const DEFECTS: &[Defect] = &[
     Defect {
         name: "abandoned-future",
         wrong: "Replay goes on with intact entries of an abandoned future.",
-        file: "replay",
+        file: "scan",
         changes: &[
             Change {
                 find: "found.lsn == end.lsn && found.previous == end.previous;",

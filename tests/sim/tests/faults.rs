@@ -12,8 +12,8 @@ use fathom_test_sim::{
 use fathom_test_support::random::Random;
 
 const LOG_BYTES: u64 = 128 << 10;
-const DEGRADED: OpenOptions = OpenOptions { degraded: true };
-const WHOLE: OpenOptions = OpenOptions { degraded: false };
+const DEGRADED: OpenOptions = OpenOptions::DEGRADED;
+const WHOLE: OpenOptions = OpenOptions::WHOLE;
 
 fn disks(members: u64) -> (Disks, Random) {
     let mut random = Random::new(members);

@@ -18,8 +18,8 @@ use uuid::Uuid;
 const LOG_BYTES: u64 = 64 << 10;
 /// Bytes of a checkpoint slot with room for a thousand fragments or two.
 const FEW_FRAGMENTS: u64 = 192 << 10;
-const WHOLE: OpenOptions = OpenOptions { degraded: false };
-const DEGRADED: OpenOptions = OpenOptions { degraded: true };
+const WHOLE: OpenOptions = OpenOptions::WHOLE;
+const DEGRADED: OpenOptions = OpenOptions::DEGRADED;
 /// The member that fails: it has data only.
 const LAST: MemberIndex = MemberIndex(2);
 /// A block that every volume has on stable media, and what is in it.

@@ -10,8 +10,8 @@ use fathom_test_support::{disk::Cut, random::Random};
 
 const LOG: u64 = METADATA + 2 * SLOT_BYTES;
 const SMALL_LOG: u64 = 64 << 10;
-const WHOLE: OpenOptions = OpenOptions { degraded: false };
-const DEGRADED: OpenOptions = OpenOptions { degraded: true };
+const WHOLE: OpenOptions = OpenOptions::WHOLE;
+const DEGRADED: OpenOptions = OpenOptions::DEGRADED;
 const VOLUME: u128 = 0x100;
 
 /// A pool with a volume of 2 MiB.
@@ -191,6 +191,19 @@ fn a_log_block_that_cannot_be_read_is_not_taken_for_the_end_of_the_log() {
         }
     }
     assert!(refused > 0, "some blocks are needed");
+}
+
+#[test]
+fn opening_reads_the_log_in_large_pieces() {
+    let (mut story, volume) = story(2, 4 << 20);
+    story.write(volume, 0, 1, 0xA1).expect("healthy disks");
+    let before: Vec<u64> = story.rig.disks.0.iter().map(|disk| disk.counters().reads).collect();
+    let mut story = Story::open(story.rig.disks, 2, WHOLE);
+    for (disk, before) in story.rig.disks.0.iter().zip(before) {
+        let reads = disk.counters().reads - before;
+        assert!(reads < 100, "{reads} reads for a log of 1024 blocks");
+    }
+    assert_eq!(story.read(volume, 0), Ok(0xA1));
 }
 
 #[test]

@@ -1,0 +1,256 @@
+//! Creating a pool: a layout, labels and an empty checkpoint.
+//!
+//! The labels are written last, so that a pool that was not created to the end is none.
+//!
+//! Source: `docs/formats/lvs.md` section 2.
+
+use fathom_units::{ByteCount, ByteOffset};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::{
+    format::{
+        Malformed,
+        checksum::Seed,
+        label::{
+            self, DATA_OFFSET, Extent, FEATURE_EXTENTS_MAX, Features, LABEL_SIZE, Label,
+            LabelMember, MemberRole,
+        },
+        op::PoolRecord,
+    },
+    geometry::{
+        BLOCK, CLUSTERS_MAX, ClusterNo, ClusterSize, Lsn, MEMBERS_MAX, MemberIndex, Segment,
+    },
+    log::LogStart,
+    medium::{Medium, MediumError},
+    open::{write_checkpoint, write_label},
+    state::State,
+};
+
+/// The smallest log, in bytes.
+const LOG_MIN: u64 = 64 << 10;
+/// The smallest checkpoint slot, in bytes: room for some volumes beside what every checkpoint takes.
+const SLOT_MIN: u64 = 192 << 10;
+/// Bytes at the start of a member that have to be zero, if it is not to be taken for somebody
+/// else's.
+const FOREIGN_BYTES: usize = 64 << 10;
+
+/// A member of a pool to be created, in the order of slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NewMember {
+    /// Its UUID, random.
+    pub uuid: Uuid,
+}
+
+/// A pool to be created.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewPool {
+    /// Its name, 1 to 63 bytes.
+    pub name: String,
+    /// Its UUID, random: it seeds every checksum.
+    pub uuid: Uuid,
+    /// Its members, one for each slot of the medium.
+    pub members: Vec<NewMember>,
+    /// The cluster size.
+    pub cluster_size: ClusterSize,
+    /// When it is created, in nanoseconds since 1970.
+    pub created_ns: u64,
+    /// What can be set later on.
+    pub record: PoolRecord,
+    /// Bytes of the log; by the pool's size when not given.
+    pub log_bytes: Option<u64>,
+    /// Bytes of a checkpoint slot; by the pool's size when not given.
+    pub slot_bytes: Option<u64>,
+    /// Overwrite what is on the members.
+    pub force: bool,
+}
+
+/// Why a pool was not created. Nothing was written, but for [`CreateError::Medium`].
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum CreateError {
+    /// A pool has 1 to 16 members, one for each slot.
+    #[error("a pool has 1 to {MEMBERS_MAX} members, not {0}")]
+    Members(usize),
+    /// A member belongs to a pool.
+    #[error("member {slot} belongs to pool \"{pool}\" ({uuid}); force would destroy it")]
+    Labelled {
+        /// The slot.
+        slot: usize,
+        /// The name of the pool.
+        pool: String,
+        /// Its UUID.
+        uuid: Uuid,
+    },
+    /// A member is not empty.
+    #[error("member {slot} is not empty: byte {offset} is in use; force would destroy it")]
+    Foreign {
+        /// The slot.
+        slot: usize,
+        /// The first byte that is not zero.
+        offset: u64,
+    },
+    /// A member has no room for the metadata and one cluster.
+    #[error("member {slot} has {size}, and needs {needed} at least")]
+    TooSmall {
+        /// The slot.
+        slot: usize,
+        /// Its size.
+        size: ByteCount,
+        /// The least size.
+        needed: ByteCount,
+    },
+    /// The log cannot hold the largest operation on a cluster.
+    #[error("a log of {size} is too small for this cluster size; {needed} are needed")]
+    LogTooSmall {
+        /// The size asked for.
+        size: ByteCount,
+        /// The least size.
+        needed: ByteCount,
+    },
+    /// A checkpoint slot cannot hold the metadata of the clusters that the pool has.
+    #[error("a checkpoint slot of {size} is too small for this pool; {needed} are needed")]
+    SlotTooSmall {
+        /// The size asked for.
+        size: ByteCount,
+        /// The least size.
+        needed: ByteCount,
+    },
+    /// The members have more clusters than can be numbered.
+    #[error("the pool would have more than {CLUSTERS_MAX} clusters; choose a larger cluster size")]
+    TooLarge,
+    /// A value is not allowed.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// A member failed; the pool is not usable.
+    #[error(transparent)]
+    Medium(#[from] MediumError),
+}
+
+/// Creates a pool on the slots of `medium`. On return it is on stable media.
+///
+/// # Errors
+///
+/// When the members cannot be used or a value is not allowed.
+pub fn create(medium: &mut dyn Medium, new: &NewPool) -> Result<(), CreateError> {
+    let count = medium.slots();
+    if count == 0 || count > MEMBERS_MAX || new.members.len() != count {
+        return Err(CreateError::Members(count));
+    }
+    new.record.check()?;
+    if !new.force {
+        for slot in 0..count {
+            refuse_foreign(medium, slot)?;
+        }
+    }
+    let sizes: Vec<u64> = (0..count).map(|slot| medium.size(slot) / BLOCK * BLOCK).collect();
+    let (slot_bytes, log_bytes) = metadata_bytes(new, sizes.iter().sum());
+    if slot_bytes < SLOT_MIN {
+        let (size, needed) = (ByteCount(slot_bytes), ByteCount(SLOT_MIN));
+        return Err(CreateError::SlotTooSmall { size, needed });
+    }
+    // An entry is at most a 32nd of the log, but for the smallest logs, and holds a proof for
+    // each block of a cluster.
+    let entry = u64::from(new.cluster_size.blocks()) * 8 + 256;
+    let needed = if entry <= BLOCK { LOG_MIN } else { 32 * entry.next_multiple_of(BLOCK) };
+    if log_bytes < needed {
+        let (size, needed) = (ByteCount(log_bytes), ByteCount(needed));
+        return Err(CreateError::LogTooSmall { size, needed });
+    }
+    let layout = |slot: usize| {
+        let metadata = if slot < 2 { 2 * slot_bytes + log_bytes } else { 0 };
+        (DATA_OFFSET + metadata).next_multiple_of(u64::from(new.cluster_size.bytes()))
+    };
+    let mut state = State::new(new.cluster_size);
+    state.pool = new.record.clone();
+    let mut first = 0;
+    for (slot, &size) in sizes.iter().enumerate() {
+        let data = layout(slot);
+        let cluster = u64::from(new.cluster_size.bytes());
+        let clusters = size.saturating_sub(data + LABEL_SIZE as u64) / cluster;
+        if clusters == 0 {
+            let needed = ByteCount(data + cluster + LABEL_SIZE as u64);
+            return Err(CreateError::TooSmall { slot, size: ByteCount(size), needed });
+        }
+        let clusters = u32::try_from(clusters).map_err(|_| CreateError::TooLarge)?;
+        let segment = Segment { first: ClusterNo(first), clusters, offset: ByteOffset(data) };
+        let next = first.checked_add(clusters).filter(|&next| next <= CLUSTERS_MAX);
+        first = next.ok_or(CreateError::TooLarge)?;
+        let index = MemberIndex(u16::try_from(slot).expect("16 at most"));
+        state.members.insert(index, vec![segment]);
+    }
+    let role = |slot| if slot < 2 { MemberRole::DataAndMetadata } else { MemberRole::Data };
+    let table: Vec<LabelMember> = (0..count)
+        .map(|slot| LabelMember {
+            uuid: new.members[slot].uuid,
+            size: sizes[slot],
+            role: role(slot),
+            stale_since: None,
+        })
+        .collect();
+    let extent = |slot: usize, offset: u64, length: u64| {
+        let extent = Extent { offset, length };
+        if slot < 2 { vec![extent] } else { Vec::new() }
+    };
+    let labels: Vec<Label> = (0..count)
+        .map(|slot| Label {
+            generation: 1,
+            incarnation: 1,
+            pool: new.uuid,
+            member: new.members[slot].uuid,
+            index: MemberIndex(u16::try_from(slot).expect("16 at most")),
+            features: Features::default(),
+            cluster_size: new.cluster_size,
+            member_size: sizes[slot],
+            created_ns: new.created_ns,
+            name: new.name.clone(),
+            slot_a: extent(slot, DATA_OFFSET, slot_bytes),
+            slot_b: extent(slot, DATA_OFFSET + slot_bytes, slot_bytes),
+            log: extent(slot, DATA_OFFSET + 2 * slot_bytes, log_bytes),
+            members: table.clone(),
+            feature_extents: [None; FEATURE_EXTENTS_MAX],
+        })
+        .collect();
+    for label in &labels {
+        label.check()?;
+    }
+    let start = LogStart { lsn: Lsn(1), position: 0, previous: 0 };
+    let copies: Vec<usize> = (0..count.min(2)).collect();
+    let seed = Seed::of_pool(new.uuid);
+    let written = write_checkpoint(medium, &copies, &labels[0].slot_a, seed, &state, 2, 1, start)?;
+    assert!(written, "a checkpoint of an empty pool fits the smallest slot");
+    for (slot, label) in labels.iter().enumerate() {
+        write_label(medium, slot, label)?;
+    }
+    Ok(())
+}
+
+/// Bytes of a checkpoint slot and of the log, for members of `total` bytes.
+fn metadata_bytes(new: &NewPool, total: u64) -> (u64, u64) {
+    let clusters = new.cluster_size.clusters_for(total);
+    let bitmaps = 2 * u64::from(new.cluster_size.blocks().div_ceil(64)) * 8;
+    let objects = (total / 512).clamp(1 << 20, 64 << 20);
+    let slot = new.slot_bytes.unwrap_or(clusters * (16 + bitmaps) + objects);
+    let log = new.log_bytes.unwrap_or((total / 16384).clamp(4 << 20, 64 << 20));
+    (slot.next_multiple_of(BLOCK), log.max(LOG_MIN).next_multiple_of(BLOCK))
+}
+
+fn refuse_foreign(medium: &mut dyn Medium, slot: usize) -> Result<(), CreateError> {
+    let size = medium.size(slot);
+    for offset in label::label_offsets(size) {
+        let mut bytes = vec![0; LABEL_SIZE];
+        if offset + LABEL_SIZE as u64 > size {
+            continue;
+        }
+        medium.read(slot, offset, &mut bytes)?;
+        if let Ok(label) = Label::decode(&bytes) {
+            return Err(CreateError::Labelled { slot, pool: label.name, uuid: label.pool });
+        }
+    }
+    let length = usize::try_from(size).unwrap_or(usize::MAX).min(FOREIGN_BYTES);
+    let mut bytes = vec![0; length / LABEL_SIZE * LABEL_SIZE];
+    medium.read(slot, 0, &mut bytes)?;
+    match bytes.iter().position(|&byte| byte != 0) {
+        Some(offset) => Err(CreateError::Foreign { slot, offset: offset as u64 }),
+        None => Ok(()),
+    }
+}
