@@ -211,6 +211,7 @@ impl Store {
         if self.failure.is_none() {
             self.failure = Some((member, reason));
         }
+        self.close_gates();
         // Whoever waits for what will not come is answered.
         let keys: Vec<TaskKey> = self.tasks.iter().map(|(key, _)| key).collect();
         for key in keys {

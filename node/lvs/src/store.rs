@@ -38,6 +38,7 @@ use crate::{
     io::IoTask,
     log::Log,
     members::Demotion,
+    qos::Gates,
     ranges::{Hold, Ranges},
     reclaim::ReclaimTask,
     settle::Settlement,
@@ -164,6 +165,7 @@ pub struct Store {
     pub(crate) space_wanted: bool,
     /// The time of the last call of [`Store::pump`].
     pub(crate) now: Monotonic,
+    pub(crate) gates: Gates<Request>,
     pub(crate) tasks: Slab<Task>,
     pub(crate) ranges: BTreeMap<ObjectId, Ranges<TaskKey>>,
     pub(crate) epochs: Epochs,
@@ -201,7 +203,7 @@ impl Store {
         let settled = opened.log.completed();
         let members: Vec<MemberIndex> = opened.labels.keys().copied().collect();
         let fragments = opened.state.layers.values().map(|layer| layer.map.len() as u64).sum();
-        Self {
+        let mut store = Self {
             settlement: Settlement::new(members.into_iter(), settled),
             state: opened.state,
             alloc: opened.alloc,
@@ -219,6 +221,7 @@ impl Store {
             deferred: BTreeSet::new(),
             space_wanted: false,
             now: Monotonic(0),
+            gates: Gates::new(),
             tasks: Slab::new(),
             ranges: BTreeMap::new(),
             epochs: Epochs::default(),
@@ -236,7 +239,9 @@ impl Store {
             demotion: None,
             failed_members: 0,
             failure: None,
-        }
+        };
+        store.set_all_limits();
+        store
     }
 
     /// Takes a request to a volume or snapshot. Its answer comes as [`Action::Complete`].
@@ -244,17 +249,24 @@ impl Store {
         match self.check(object, &request) {
             Err(error) => self.answer(request.id, Err(error)),
             Ok((first, end)) => {
-                let hold = match request.operation {
-                    Operation::Read | Operation::Compare => Some(Hold::Read),
-                    Operation::Write { .. } | Operation::WriteZeroes => Some(Hold::Write),
-                    Operation::Flush => None,
-                };
-                let key = self.spawn(Work::Io(IoTask::new(object, request, first, end)));
-                match hold {
-                    Some(hold) => self.acquire(key, object, first, end, hold),
-                    None => self.wake(key),
+                if let Some(request) = self.hold_back(object, request, first, end) {
+                    self.begin(object, request, first, end);
                 }
             }
+        }
+    }
+
+    /// Begins a request that has been checked and is not held back.
+    pub(crate) fn begin(&mut self, object: ObjectId, request: Request, first: u64, end: u64) {
+        let hold = match request.operation {
+            Operation::Read | Operation::Compare => Some(Hold::Read),
+            Operation::Write { .. } | Operation::WriteZeroes => Some(Hold::Write),
+            Operation::Flush => None,
+        };
+        let key = self.spawn(Work::Io(IoTask::new(object, request, first, end)));
+        match hold {
+            Some(hold) => self.acquire(key, object, first, end, hold),
+            None => self.wake(key),
         }
     }
 
@@ -349,6 +361,7 @@ impl Store {
         let later = core::mem::take(&mut self.later);
         self.run.extend(later);
         loop {
+            self.let_through();
             self.run_tasks(payloads);
             self.settle_forward();
             self.write_log();
@@ -363,12 +376,15 @@ impl Store {
                 self.space_wanted = false;
                 self.run.extend(stalled);
             }
-            if self.run.is_empty() {
+            if self.run.is_empty() && self.gates.due().is_none_or(|due| due > self.now) {
                 break;
             }
         }
         self.start_background();
-        if self.run.is_empty() && self.later.is_empty() { Wake::OnEvent } else { Wake::Now }
+        if !self.run.is_empty() || !self.later.is_empty() {
+            return Wake::Now;
+        }
+        self.gates.due().map_or(Wake::OnEvent, Wake::At)
     }
 
     /// The next thing for the driver to do.
@@ -378,7 +394,10 @@ impl Store {
 
     /// Whether nothing is under way: no request, no call, no background work.
     pub fn is_idle(&self) -> bool {
-        self.tasks.is_empty() && self.io.is_empty() && self.actions.is_empty()
+        self.tasks.is_empty()
+            && self.io.is_empty()
+            && self.actions.is_empty()
+            && self.gates.is_idle()
     }
 
     // Tasks.
@@ -556,6 +575,7 @@ impl Store {
 
     /// Appends operations on objects as one entry, applies them, and lets `key` wait for it.
     pub(crate) fn commit(&mut self, key: TaskKey, ops: &[Op]) -> Lsn {
+        self.change_limits(ops);
         for op in ops {
             self.state.apply_object(op).expect("operations are built from the state");
         }

@@ -1,10 +1,12 @@
 //! One seed, one history: a random workload with crashes along the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fathom_block::{Error, Operation, RequestId};
 use fathom_lvs::{
-    Failed, NewSnapshot, OpenOptions, Ticket, format::op::VolumeRecord, geometry::ObjectId,
+    Failed, NewSnapshot, OpenOptions, Ticket,
+    format::op::{QosLimits, Rates, VolumeRecord},
+    geometry::ObjectId,
 };
 use fathom_test_support::{
     disk::{Cut, SimulatedDisk},
@@ -46,6 +48,8 @@ pub struct Summary {
     pub requests: u64,
     /// Requests that met a full pool.
     pub full: u64,
+    /// Requests that limits held back, in the lives that ended well.
+    pub held_back: u64,
 }
 
 enum Under {
@@ -73,12 +77,24 @@ enum Under {
     },
 }
 
+impl Under {
+    fn device(&self) -> u128 {
+        match *self {
+            Self::Write { device, .. }
+            | Self::Flush { device, .. }
+            | Self::Read { device, .. }
+            | Self::Compare { device, .. } => device,
+        }
+    }
+}
+
 enum Call {
     Create(u128),
     Snapshot(Vec<u128>),
     Delete(u128),
     RollBack { volume: u128, operation: u64 },
     Grow(u128),
+    Limit,
 }
 
 struct History {
@@ -246,6 +262,7 @@ impl History {
             94..96 => self.create_clone()?,
             96..97 => self.delete_volume()?,
             97..98 => self.grow()?,
+            98..99 => self.change_limits()?,
             _ => self.create_volume(None)?,
         }
         self.rig.pump();
@@ -394,6 +411,12 @@ impl History {
                     }
                 }
             }
+            // It was held back, and its device is being deleted.
+            (under, Err(Error::NotReady)) if !self.is_sure(under.device()) => {
+                if let Under::Write { device, first, count, .. } = under {
+                    self.refused(device, operation, first, count);
+                }
+            }
             (Under::Compare { equal: Some(true) | None, .. }, Ok(()))
             | (Under::Compare { equal: Some(false) | None, .. }, Err(Error::CompareFailure)) => {}
             (_, result) => return Err(format!("operation {operation} ended with {result:?}")),
@@ -448,6 +471,52 @@ impl History {
         self.record(device).map(|record| record.id).or_else(snapshot)
     }
 
+    fn is_sure(&self, device: u128) -> bool {
+        let device = self.model.devices.get(&device);
+        device.is_some_and(|device| device.existence == Existence::Sure)
+    }
+
+    /// The operations on a device that its limits hold back: the last ones of each direction.
+    fn held_back(&self, device: u128) -> BTreeSet<u64> {
+        let object = self.object(device).expect("a device that is sure exists");
+        let held = self.rig.store.held_back(object).unwrap_or_default();
+        let last = |count: usize, fits: fn(&Under) -> bool| {
+            let under =
+                self.under.values().rev().filter(move |(_, under)| under.device() == device);
+            under.filter(move |(_, under)| fits(under)).map(|&(operation, _)| operation).take(count)
+        };
+        let reads = last(held.reads_waiting, |under| {
+            matches!(under, Under::Read { .. } | Under::Compare { .. })
+        });
+        reads
+            .chain(last(held.writes_waiting, |under| matches!(under, Under::Write { .. })))
+            .collect()
+    }
+
+    fn some_limits(&mut self) -> QosLimits {
+        let mut rates = |unit: u64| {
+            let mut rate = || match self.random.below(3) {
+                0 => (1 + self.random.below(200)) * unit,
+                _ => 0,
+            };
+            Rates { all: rate(), read: rate(), write: rate() }
+        };
+        // A request takes some steps of a microsecond: a few of these limits are felt.
+        let (iops, bandwidth) = (rates(2_000), rates(8 << 20));
+        QosLimits { burst_s: u32::from(self.random.chance(1, 4)), iops, bandwidth }
+    }
+
+    fn change_limits(&mut self) -> Result<(), String> {
+        let Some(volume) = self.volume() else { return Ok(()) };
+        let limits =
+            if self.random.chance(1, 3) { QosLimits::default() } else { self.some_limits() };
+        let record = VolumeRecord { limits, ..self.record(volume).expect("it exists").clone() };
+        // A pool whose metadata is full refuses it.
+        let Ok(ticket) = self.rig.store.update_volume(record) else { return Ok(()) };
+        self.call = Some((ticket, Call::Limit));
+        Ok(())
+    }
+
     fn count(&self, snapshots: bool) -> usize {
         self.model
             .devices
@@ -461,7 +530,10 @@ impl History {
             return Ok(());
         }
         let uuid = self.new_uuid();
-        let origin = source.map(|source| self.model.devices[&source].clone());
+        let origin = source.map(|source| {
+            let held = self.held_back(source);
+            self.model.devices[&source].branch(None, &held)
+        });
         let block_size = match &origin {
             Some(origin) => origin.block_size,
             None => *self.random.pick(&[512, 4096, 4096]),
@@ -474,12 +546,14 @@ impl History {
         let mut new = new_volume(uuid, size, u32::try_from(block_size).expect("small"));
         new.record.flags.thick = self.random.chance(1, 5);
         new.record.flags.write_cache_off = write_through;
+        if self.random.chance(1, 4) {
+            new.record.limits = self.some_limits();
+        }
         new.source = source.and_then(|source| self.object(source));
         let Ok(ticket) = self.rig.store.create_volume(new) else { return Ok(()) };
         let sectors = usize::try_from(sectors).expect("small");
         let device = match origin {
-            Some(origin) => {
-                let mut device = origin.branch(None);
+            Some(mut device) => {
                 device.write_through = write_through;
                 device
             }
@@ -522,7 +596,8 @@ impl History {
                 created_ns: 1,
                 labels: Vec::new(),
             });
-            devices.push((uuid, self.model.devices[&volume].branch(Some(volume))));
+            let held = self.held_back(volume);
+            devices.push((uuid, self.model.devices[&volume].branch(Some(volume), &held)));
         }
         let Ok(ticket) = self.rig.store.create_snapshots(new) else { return Ok(()) };
         let uuids = devices.iter().map(|(uuid, _)| *uuid).collect();
@@ -566,9 +641,35 @@ impl History {
         let ticket = self.rig.store.rollback(object, source).map_err(|error| error.to_string())?;
         let operation = self.next_operation;
         self.next_operation += 1;
-        self.model.roll_back(volume, snapshot, operation);
+        let held = self.held_back(volume);
+        self.model.roll_back(volume, snapshot, operation, &held);
+        self.expect_rollback(volume, operation, &held);
         self.call = Some((ticket, Call::RollBack { volume, operation }));
         Ok(())
+    }
+
+    /// Reads that are held back come after the rollback: they see what it brought, but where a
+    /// write comes between.
+    fn expect_rollback(&mut self, volume: u128, rollback: u64, held: &BTreeSet<u64>) {
+        let content = &self.model.devices[&volume];
+        for (operation, under) in self.under.values_mut() {
+            let (first, expected, equal) = match under {
+                Under::Read { first, expected, .. } => (*first, expected, None),
+                Under::Compare { first, expected, equal, .. } => (*first, expected, Some(equal)),
+                _ => continue,
+            };
+            if !held.contains(operation) {
+                continue;
+            }
+            for (sector, expected) in (first..).zip(expected) {
+                if !held.contains(&expected.operation) {
+                    *expected = content.given_by(sector, rollback);
+                }
+            }
+            if let Some(equal) = equal {
+                *equal = None;
+            }
+        }
     }
 
     fn grow(&mut self) -> Result<(), String> {
@@ -606,6 +707,7 @@ impl History {
                 self.model.acknowledge(volume, operation, 0, sectors, true);
             }
             Call::Grow(volume) => self.model.grown(volume),
+            Call::Limit => {}
         }
         Ok(())
     }
@@ -663,15 +765,23 @@ impl History {
         if rig.store.reclaim_backlog() > 0 {
             return Err("the store rests with space to reclaim".to_owned());
         }
+        self.count_held_back();
         self.rig = rig;
         self.under.clear();
         self.call = None;
         Ok(())
     }
 
+    fn count_held_back(&mut self) {
+        let store = &self.rig.store;
+        let held = store.volumes().filter_map(|volume| store.held_back(volume.id));
+        self.summary.held_back += held.map(|held| held.requests).sum::<u64>();
+    }
+
     /// The end: everything is right, and when everything is deleted everything is free.
     fn end(&mut self) -> Result<(), String> {
         self.rest()?;
+        self.count_held_back();
         let mut random = self.random.fork("end");
         let observed = observe(&mut self.rig, &mut random);
         self.model.check(&observed, Crash::Daemon)?;

@@ -10,7 +10,7 @@
 //! | the daemon died | the last acknowledged value or a later submitted one |
 //! | power was lost | any value since the last one that was flushed |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fathom_test_support::random::Random;
 
@@ -133,9 +133,26 @@ impl Device {
         Some(Expected { tag: value.tag, operation: value.operation })
     }
 
-    /// A copy of what the device will hold when everything submitted by now is done.
-    pub fn branch(&self, snapshot_of: Option<u128>) -> Self {
-        Self { existence: Existence::Coming, snapshot_of, growing: None, ..self.clone() }
+    /// What `operation` gave to a sector.
+    ///
+    /// # Panics
+    ///
+    /// When it gave it nothing, or that has been forgotten.
+    pub fn given_by(&self, sector: usize, operation: u64) -> Expected {
+        let value = self.sectors[sector].iter().find(|value| value.operation == operation);
+        let value = value.expect("the operation covers the sector");
+        Expected { tag: value.tag, operation }
+    }
+
+    /// A copy of what the device will hold when everything submitted by now is done, but for the
+    /// operations `later`, which limits hold back: they come after whatever is done now.
+    pub fn branch(&self, snapshot_of: Option<u128>, later: &BTreeSet<u64>) -> Self {
+        let mut branch =
+            Self { existence: Existence::Coming, snapshot_of, growing: None, ..self.clone() };
+        for values in &mut branch.sectors {
+            values.retain(|value| !later.contains(&value.operation));
+        }
+        branch
     }
 
     fn allowed(&self, sector: usize, crash: Crash) -> &[Value] {
@@ -231,8 +248,15 @@ impl Model {
         }
     }
 
-    /// A rollback to a snapshot begins, as operation `operation`.
-    pub fn roll_back(&mut self, volume: u128, snapshot: u128, operation: u64) {
+    /// A rollback to a snapshot begins, as operation `operation`. Operations `later` are held back
+    /// and come after it.
+    pub fn roll_back(
+        &mut self,
+        volume: u128,
+        snapshot: u128,
+        operation: u64,
+        later: &BTreeSet<u64>,
+    ) {
         let tags: Vec<u64> = {
             let snapshot = &self.devices[&snapshot];
             (0..snapshot.len()).map(|sector| snapshot.newest(sector)).collect()
@@ -241,6 +265,9 @@ impl Model {
         let tags: Vec<u64> =
             (0..sectors).map(|sector| tags.get(sector).copied().unwrap_or(0)).collect();
         self.submit(volume, operation, 0, &tags);
+        for values in &mut self.devices.get_mut(&volume).expect("a known device").sectors {
+            values.sort_by_key(|value| later.contains(&value.operation));
+        }
     }
 
     /// A resize to so many sectors begins.

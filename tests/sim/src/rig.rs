@@ -116,7 +116,7 @@ pub struct Rig {
     /// Blocks that opening took back.
     pub taken_back: u64,
     next_request: u64,
-    /// Every step takes a microsecond.
+    /// Every step takes a microsecond; time jumps on when only the store waits for it.
     pub now: Monotonic,
     wake: Wake,
 }
@@ -212,6 +212,10 @@ impl Rig {
     pub fn step(&mut self, random: &mut Random) {
         let choices = self.pending.len() + self.executed.len();
         if choices == 0 {
+            // Nothing can happen before the store wants to be called again.
+            if let Wake::At(at) = self.wake {
+                self.now = self.now.max(at);
+            }
             return self.pump();
         }
         let mut at = 0;

@@ -34,6 +34,7 @@ fn every_crash_leaves_what_was_promised() {
                 total.replayed += summary.replayed;
                 total.requests += summary.requests;
                 total.full += summary.full;
+                total.held_back += summary.held_back;
             }
             Err(error) => panic!("seed {seed}: {error}\n{replay}"),
         }
