@@ -307,7 +307,7 @@ impl Store {
     }
 
     fn commit_call(&mut self, key: TaskKey) {
-        if !self.log.has_reserve() {
+        if !self.log_has_reserve() {
             return self.stall(key);
         }
         let task = self.admin_task(key);

@@ -21,14 +21,12 @@ use crate::{
     geometry::{
         BLOCK, CLUSTERS_MAX, ClusterNo, ClusterSize, Lsn, MEMBERS_MAX, MemberIndex, Segment,
     },
-    log::LogStart,
+    log::{LogStart, log_bytes_min},
     medium::{Medium, MediumError},
     open::{write_checkpoint, write_label},
     state::State,
 };
 
-/// The smallest log, in bytes.
-const LOG_MIN: u64 = 64 << 10;
 /// The smallest checkpoint slot, in bytes: room for some volumes beside what every checkpoint takes.
 const SLOT_MIN: u64 = 192 << 10;
 /// Bytes at the start of a member that have to be zero, if it is not to be taken for somebody
@@ -148,10 +146,9 @@ pub fn create(medium: &mut dyn Medium, new: &NewPool) -> Result<(), CreateError>
         let (size, needed) = (ByteCount(slot_bytes), ByteCount(SLOT_MIN));
         return Err(CreateError::SlotTooSmall { size, needed });
     }
-    // An entry is at most a 32nd of the log, but for the smallest logs, and holds a proof for
-    // each block of a cluster.
-    let entry = u64::from(new.cluster_size.blocks()) * 8 + 256;
-    let needed = if entry <= BLOCK { LOG_MIN } else { 32 * entry.next_multiple_of(BLOCK) };
+    // An entry holds a proof for each block of a cluster.
+    let entry = (u64::from(new.cluster_size.blocks()) * 8 + 256).next_multiple_of(BLOCK);
+    let needed = log_bytes_min(count as u64, entry);
     if log_bytes < needed {
         let (size, needed) = (ByteCount(log_bytes), ByteCount(needed));
         return Err(CreateError::LogTooSmall { size, needed });
@@ -231,7 +228,7 @@ fn metadata_bytes(new: &NewPool, total: u64) -> (u64, u64) {
     let objects = (total / 512).clamp(1 << 20, 64 << 20);
     let slot = new.slot_bytes.unwrap_or(clusters * (16 + bitmaps) + objects);
     let log = new.log_bytes.unwrap_or((total / 16384).clamp(4 << 20, 64 << 20));
-    (slot.next_multiple_of(BLOCK), log.max(LOG_MIN).next_multiple_of(BLOCK))
+    (slot.next_multiple_of(BLOCK), log.next_multiple_of(BLOCK))
 }
 
 fn refuse_foreign(medium: &mut dyn Medium, slot: usize) -> Result<(), CreateError> {

@@ -12,7 +12,7 @@ impl core::fmt::Debug for Store {
             self.log.open_lsn(),
             self.log.completed(),
             self.log.durable(),
-            self.log.has_room(),
+            self.log_has_room(),
             self.settlement.blocks(),
             self.alloc.free(),
             self.alloc.quarantined(),

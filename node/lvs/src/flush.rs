@@ -68,7 +68,10 @@ impl Store {
 
     pub(crate) fn settle_forward(&mut self) {
         let durable = self.log.durable();
-        for (member, value) in self.settlement.advance(durable) {
+        let marks = self.settlement.advance(durable);
+        // A full log keeps its last entries for marks that somebody waits for.
+        let marked = self.settle_wanted || self.log_has_reserve();
+        for (member, value) in marks.into_iter().filter(|_| marked) {
             let lsn = self.log.append(&[Op::Settled { member, lsn: value }], false);
             self.settlement.marked(member, value, lsn);
         }

@@ -28,6 +28,25 @@ use crate::{
 
 /// Entries that may be under way at once.
 const IN_FLIGHT_MAX: usize = 4;
+/// Entries of the greatest length that a request leaves free, so that what gives space back can go on.
+const ROOM_ENTRIES: u64 = 6;
+/// The same for what gives space back, so that what cannot be refused can go on: data taken back,
+/// the end of a merge.
+const RESERVE_ENTRIES: u64 = 3;
+/// Entries of one block, for each member, that are left for Settled operations alone: a write that
+/// a checkpoint waits for may have to wait for blocks to be settled first, which takes one that is
+/// under way and the next.
+const MARK_ENTRIES: u64 = 2;
+
+/// The shortest log of a pool with `members` members that takes entries of `entry` bytes.
+pub(crate) fn log_bytes_min(members: u64, entry: u64) -> u64 {
+    // An entry is at most a 32nd of the log, and always one block.
+    let entries = if entry <= BLOCK { LOG_MIN } else { 32 * entry };
+    entries + 2 * MARK_ENTRIES * BLOCK * members
+}
+
+/// The shortest log without what its members need, in bytes.
+const LOG_MIN: u64 = 64 << 10;
 
 /// Where ring positions lie on a member. Positions count up for ever; the ring repeats.
 #[derive(Clone, Debug)]
@@ -157,20 +176,26 @@ impl Log {
 
     /// Whether operations of requests may be appended: a quarter of the log, and some entries
     /// in a small one, are kept back for what has to go on when it is full.
-    pub(crate) fn has_room(&self) -> bool {
-        let used = self.used();
-        used < self.ring.length() / 4 * 3 && used + 6 * self.entry_max() <= self.ring.length()
+    pub(crate) fn has_room(&self, members: usize) -> bool {
+        self.used() < self.ring.length() / 4 * 3 && self.leaves(ROOM_ENTRIES, members)
     }
 
     /// Whether operations may be appended that give space back or end what was begun. The rest
-    /// is for what cannot be refused: data taken back, marks, the end of a merge.
-    pub(crate) fn has_reserve(&self) -> bool {
-        self.used() + 3 * self.entry_max() <= self.ring.length()
+    /// is for what cannot be refused.
+    pub(crate) fn has_reserve(&self, members: usize) -> bool {
+        self.leaves(RESERVE_ENTRIES, members)
+    }
+
+    /// Whether so many entries of the greatest length are free, beside the marks of `members`
+    /// members.
+    fn leaves(&self, entries: u64, members: usize) -> bool {
+        let marks = MARK_ENTRIES * BLOCK * members as u64;
+        self.used() + entries * self.entry_max() + marks <= self.ring.length()
     }
 
     /// Whether a checkpoint should make room.
-    pub(crate) fn wants_checkpoint(&self) -> bool {
-        self.used() > self.ring.length() / 2
+    pub(crate) fn wants_checkpoint(&self, members: usize) -> bool {
+        self.used() > self.ring.length() / 2 || !self.has_room(members)
     }
 
     /// Appends operations that count together; returns the LSN of their entry.
@@ -207,6 +232,17 @@ impl Log {
             self.open_next();
         }
         Lsn(self.open_lsn().0 - 1)
+    }
+
+    /// Says that somebody waits for everything that has been appended so far; returns the LSN of
+    /// the last of it. Unlike [`Log::close`] it lets later operations into the same entry.
+    pub(crate) fn hurry_all(&mut self) -> Lsn {
+        let open = self.batches.back_mut().expect("one batch is always open");
+        if open.payload.is_empty() {
+            return Lsn(open.lsn.0 - 1);
+        }
+        open.urgent = true;
+        open.lsn
     }
 
     fn open_next(&mut self) {

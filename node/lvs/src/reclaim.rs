@@ -270,7 +270,7 @@ impl Store {
     }
 
     fn next_step(&mut self, key: TaskKey) {
-        if !self.log.has_room() {
+        if !self.log_has_room() {
             return self.stall(key);
         }
         let task = self.reclaim_task(key);

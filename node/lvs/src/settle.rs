@@ -211,6 +211,11 @@ impl Settlement {
         self.rounds.get_mut(&member).expect("a member of the pool")
     }
 
+    /// How many members there are.
+    pub(crate) fn member_count(&self) -> usize {
+        self.rounds.len()
+    }
+
     /// All members.
     pub(crate) fn members(&self) -> impl Iterator<Item = MemberIndex> + '_ {
         self.rounds.keys().copied()

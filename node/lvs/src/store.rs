@@ -595,6 +595,16 @@ impl Store {
         self.entry_waiters.entry(lsn).or_default().push(key);
     }
 
+    /// Whether the log takes operations of requests.
+    pub(crate) fn log_has_room(&self) -> bool {
+        self.log.has_room(self.settlement.member_count())
+    }
+
+    /// Whether the log takes operations that give space back.
+    pub(crate) fn log_has_reserve(&self) -> bool {
+        self.log.has_reserve(self.settlement.member_count())
+    }
+
     pub(crate) fn write_log(&mut self) {
         if self.failure.is_some() {
             return;
@@ -644,8 +654,7 @@ impl Store {
 
     /// Has the log flushed, so that quarantine ends.
     pub(crate) fn hurry_quarantine(&mut self) {
-        let appended = self.log.close();
-        let appended = Lsn(appended.0 + 1);
+        let appended = Lsn(self.log.hurry_all().0 + 1);
         for copy in bits(self.copies & self.present_members()) {
             self.settlement.member(copy).ticket(appended);
         }
@@ -657,13 +666,13 @@ impl Store {
         if self.failure.is_some() {
             return;
         }
-        if !self.checkpointing && self.log.wants_checkpoint() {
+        if !self.checkpointing && self.log.wants_checkpoint(self.settlement.member_count()) {
             self.start_checkpoint();
         }
         if !self.reclaiming && self.reclaim_wanted {
             self.start_reclaim();
         }
-        if self.tasks.is_empty() && self.log.has_room() {
+        if self.tasks.is_empty() && self.log_has_room() {
             self.quieten();
         }
     }

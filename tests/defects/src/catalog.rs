@@ -236,8 +236,8 @@ pub(crate) const DEFECTS: &[Defect] = &[
         wrong: "Requests are admitted though the log has no room for their entries.",
         file: "log",
         changes: &[Change {
-            find: "used < self.ring.length() / 4 * 3 && used",
-            replacement: "used < self.ring.length() * 3 || used",
+            find: "self.used() < self.ring.length() / 4 * 3 && self.leaves(",
+            replacement: "self.used() < self.ring.length() * 3 || self.leaves(",
         }],
     },
     Defect {

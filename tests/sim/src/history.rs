@@ -129,9 +129,11 @@ pub fn run(seed: u64, length: Length) -> Result<Summary, String> {
 }
 
 fn formatted(random: &mut Random) -> Result<(Disks, Shape), String> {
+    let members = 1 + random.below(5);
     let shape = Shape {
-        members: 1 + random.below(5),
-        log_bytes: (64 << 10) << random.below(3),
+        members,
+        // From the shortest possible on.
+        log_bytes: (64 << 10 << random.below(3)) + members * (16 << 10),
         // At times too few for the workload.
         clusters: if random.chance(1, 3) { 6 + random.below(24) } else { 64 },
     };

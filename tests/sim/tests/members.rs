@@ -15,7 +15,7 @@ use fathom_test_support::{
 };
 use uuid::Uuid;
 
-const LOG_BYTES: u64 = 64 << 10;
+const LOG_BYTES: u64 = 128 << 10;
 /// Bytes of a checkpoint slot with room for a thousand fragments or two.
 const FEW_FRAGMENTS: u64 = 192 << 10;
 const WHOLE: OpenOptions = OpenOptions::WHOLE;

@@ -9,7 +9,7 @@ use fathom_test_sim::{
 use fathom_test_support::{disk::Cut, random::Random};
 
 const LOG: u64 = METADATA + 2 * SLOT_BYTES;
-const SMALL_LOG: u64 = 64 << 10;
+const SMALL_LOG: u64 = 96 << 10;
 const WHOLE: OpenOptions = OpenOptions::WHOLE;
 const DEGRADED: OpenOptions = OpenOptions::DEGRADED;
 const VOLUME: u128 = 0x100;

@@ -25,11 +25,11 @@ impl Store {
         if first >= end || self.has_failed() {
             // Blocks that read as zero already may do so by an entry that is not complete yet: that
             // of a rollback, say. What is acknowledged here relies on it.
-            let lsn = self.log.close();
+            let lsn = self.log.hurry_all();
             self.wait_for_entry(key, lsn);
             return Some(Stage::Sync);
         }
-        if !self.log.has_reserve() {
+        if !self.log_has_reserve() {
             self.stall(key);
             return None;
         }

@@ -168,7 +168,7 @@ impl Store {
                 self.stall(key);
                 return Placed::Stalled;
             }
-            if !self.log.has_room() {
+            if !self.log_has_room() {
                 self.stall(key);
                 return Placed::Stalled;
             }
