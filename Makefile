@@ -29,6 +29,12 @@ crash: ## Enumerate crashes of the logical volume store with FATHOM_SEEDS seeds
 defects: ## Plant defects in the store; each has to be found by the crash enumeration
 	FATHOM_SEEDS=2000 $(CARGO) run --release --locked -p fathom-test-defects
 
+.PHONY: miri
+miri: ## Check the memory of the event loops under Miri, with a nightly toolchain
+	$(CARGO) +nightly miri --version || rustup toolchain install nightly --profile minimal \
+		--component miri --component rust-src
+	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked -p fathom-runtime --lib
+
 .PHONY: deny
 deny: $(CARGO_DENY) ## Check licenses, bans and sources of the dependencies
 	$(CARGO_DENY)/bin/cargo-deny --locked check licenses bans sources

@@ -10,7 +10,7 @@ use crate::packages::{Package, Table};
 use crate::tree::{File, Tree};
 use crate::violation::Violation;
 
-const IMPURE_CRATES: &[&str] = &["tokio", "io-uring", "libc", "nix", "rand", "getrandom"];
+const IMPURE_CRATES: &[&str] = &["tokio", "io-uring", "libc", "rustix", "nix", "rand", "getrandom"];
 const IMPURE_PATHS: &[&str] = &[
     "std::env",
     "std::fs",
