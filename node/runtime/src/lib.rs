@@ -30,6 +30,9 @@ mod lend;
 mod loops;
 mod setup;
 
+pub mod device;
+pub mod process;
+
 mod core;
 mod event_loop;
 mod queue;

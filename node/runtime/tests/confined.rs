@@ -4,6 +4,7 @@
 
 use std::thread;
 
+use fathom_runtime::process::{become_io_flusher, set_oom_score};
 use fathom_runtime::{Cause, Configuration, Context, Event, Loops, Message, SizeClass, Step};
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -92,4 +93,21 @@ fn little_locked_memory_leaves_buffers_unregistered_and_the_loop_running() {
         }
     });
     confined.join().expect("the loops run");
+}
+
+#[test]
+fn without_privilege_the_process_is_told_what_it_lacks() {
+    let confined = thread::spawn(|| {
+        let mut sets = capabilities(None).expect("they can be asked");
+        sets.effective.remove(CapabilitySet::SYS_RESOURCE);
+        sets.permitted.remove(CapabilitySet::SYS_RESOURCE);
+        set_capabilities(None, sets).expect("they can be given up");
+        let refused = become_io_flusher().expect_err("it is not privileged");
+        assert_eq!(refused.source.raw_os_error(), Some(libc::EPERM));
+        assert!(refused.to_string().contains("CAP_SYS_RESOURCE"), "{refused}");
+        let score = std::fs::read_to_string("/proc/self/oom_score_adj").expect("it can be read");
+        let score = score.trim().parse().expect("it is a number");
+        set_oom_score(score).expect("what it is may be set");
+    });
+    confined.join().expect("it is told");
 }
