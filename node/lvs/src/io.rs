@@ -154,9 +154,12 @@ impl Store {
 
     fn start_request(&mut self, key: TaskKey, operation: Operation) -> Stage {
         let object = self.io_task(key).object;
-        let Some(layer) = self.layer_of(object) else {
-            self.io_task(key).fail(Error::NotReady);
-            return Stage::Finish;
+        let layer = match self.devices.get(object) {
+            Ok(device) => device.layer,
+            Err(error) => {
+                self.io_task(key).fail(error);
+                return Stage::Finish;
+            }
         };
         self.io_task(key).layer = Some(layer);
         match operation {
@@ -183,9 +186,9 @@ impl Store {
     fn byte_range(&mut self, key: TaskKey) -> (u64, u64) {
         let task = self.io_task(key);
         let (object, lba, blocks) = (task.object, task.request.lba, task.request.blocks);
-        let block_size = self.device(object).map_or(BLOCK_SIZE, |(_, block_size, _)| block_size);
-        let begin = lba.0 * u64::from(block_size);
-        (begin, begin + blocks.0 * u64::from(block_size))
+        let shift =
+            self.devices.get(object).map_or(BLOCK_SIZE.ilog2(), |device| device.block_shift);
+        (lba.0 << shift, (lba.0 + blocks.0) << shift)
     }
 
     #[expect(clippy::too_many_arguments, reason = "a member I/O is just these")]

@@ -25,6 +25,8 @@ mod scan;
 mod action;
 mod admin;
 mod describe;
+mod device;
+mod direct;
 mod io;
 mod limits;
 mod listing;

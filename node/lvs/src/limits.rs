@@ -48,8 +48,8 @@ impl Store {
     }
 
     fn bytes(&self, object: ObjectId, request: &Request) -> u64 {
-        let (_, block_size, _) = self.device(object).expect("the request was checked");
-        request.blocks.0 * u64::from(block_size)
+        let device = self.devices.get(object).expect("the request was checked");
+        request.blocks.0 << device.block_shift
     }
 
     /// Begins what the limits let through now.

@@ -77,9 +77,8 @@ impl Store {
     }
 
     fn listed(&self, object: ObjectId) -> Result<(LayerId, u64), Refused> {
-        let found = self.layer_of(object).zip(self.device(object));
-        let (layer, (size, ..)) = found.ok_or(Refused::NoVolume(object))?;
-        Ok((layer, size.div_ceil(BLOCK)))
+        let device = self.devices.get(object).map_err(|_| Refused::NoVolume(object))?;
+        Ok((device.layer, device.size.div_ceil(BLOCK)))
     }
 
     /// Where block `at` of a device with so many blocks is, and for how many blocks, `limit` at

@@ -67,13 +67,20 @@ impl<T: Copy + PartialEq> Ranges<T> {
     /// Takes `first..end` for `holder` when it is free; otherwise queues the claim and
     /// returns `false`: a later [`Ranges::release`] will name the holder.
     pub(crate) fn acquire(&mut self, holder: T, first: u64, end: u64, hold: Hold) -> bool {
+        let free = self.try_acquire(holder, first, end, hold);
+        if !free {
+            self.waiting.push_back(Claim { holder, first, end, hold });
+        }
+        free
+    }
+
+    /// Takes `first..end` for `holder` when it is free. Otherwise nothing happens.
+    pub(crate) fn try_acquire(&mut self, holder: T, first: u64, end: u64, hold: Hold) -> bool {
         let claim = Claim { holder, first, end, hold };
         let free = !self.held.iter().any(|other| other.excludes(&claim))
             && !self.waiting.iter().any(|other| other.excludes(&claim));
         if free {
             self.held.push(claim);
-        } else {
-            self.waiting.push_back(claim);
         }
         free
     }

@@ -258,6 +258,16 @@ impl Settlement {
         (!touched.is_empty()).then_some((touched, entry.maps))
     }
 
+    /// Whether any of `count` blocks of a fragment from `first` is unsettled.
+    pub(crate) fn is_unsettled(&self, place: Place, first: u16, count: u16) -> bool {
+        if self.blocks == 0 {
+            return false;
+        }
+        let touched =
+            |entry: &Unsettled| !(entry.blocks & BlockSet::range(first, count)).is_empty();
+        self.unsettled.get(&place).is_some_and(touched)
+    }
+
     /// Whether data on `member` is being written or waits to be settled.
     pub(crate) fn has_open(&self, member: MemberIndex) -> bool {
         let writing = self.rounds.get(&member).is_some_and(|rounds| !rounds.pending.is_empty());

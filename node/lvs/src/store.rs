@@ -29,6 +29,8 @@ use crate::{
     admin::AdminTask,
     alloc::Allocator,
     checkpoint::CheckpointTask,
+    device::Devices,
+    direct::Direct,
     format::{
         checksum::Seed,
         label::{Extent, Label},
@@ -48,8 +50,11 @@ use crate::{
 /// The most blocks that may wait to be settled: what has to be proved after a power cut.
 pub const UNSETTLED_MAX: usize = 32_768;
 
-/// Names a task.
+/// Names a task, or with [`DIRECT`] a member I/O that is all of a request.
 pub(crate) type TaskKey = usize;
+
+/// Set in the name under which a request without a task holds its range.
+const DIRECT: TaskKey = 1 << (usize::BITS - 1);
 
 /// A flush round that a task waits for.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +105,8 @@ pub(crate) enum Route {
     Label,
     /// Part of a checkpoint.
     Checkpoint { key: TaskKey },
+    /// All of a request.
+    Direct(Direct),
 }
 
 struct Pending {
@@ -166,6 +173,8 @@ pub struct Store {
     /// The time of the last call of [`Store::pump`].
     pub(crate) now: Monotonic,
     pub(crate) gates: Gates<Request>,
+    /// What can be read or written now: follows from the volumes and snapshots.
+    pub(crate) devices: Devices,
     pub(crate) tasks: Slab<Task>,
     pub(crate) ranges: BTreeMap<ObjectId, Ranges<TaskKey>>,
     pub(crate) epochs: Epochs,
@@ -181,6 +190,9 @@ pub struct Store {
     pub(crate) round_waiters: Vec<TaskKey>,
     pub(crate) settle_wanted: bool,
     progress: bool,
+    /// Something has happened since the last [`Store::pump`] that is more than the end of a
+    /// request without a task.
+    stirred: bool,
     pub(crate) demotion: Option<Demotion>,
     pub(crate) failed_members: u32,
     pub(crate) failure: Option<(MemberIndex, &'static str)>,
@@ -205,6 +217,7 @@ impl Store {
         let fragments = opened.state.layers.values().map(|layer| layer.map.len() as u64).sum();
         let mut store = Self {
             settlement: Settlement::new(members.into_iter(), settled),
+            devices: Devices::of(&opened.state),
             state: opened.state,
             alloc: opened.alloc,
             log: opened.log,
@@ -236,6 +249,7 @@ impl Store {
             round_waiters: Vec::new(),
             settle_wanted: false,
             progress: false,
+            stirred: true,
             demotion: None,
             failed_members: 0,
             failure: None,
@@ -258,6 +272,9 @@ impl Store {
 
     /// Begins a request that has been checked and is not held back.
     pub(crate) fn begin(&mut self, object: ObjectId, request: Request, first: u64, end: u64) {
+        if self.start_direct(object, &request, first, end) {
+            return;
+        }
         let hold = match request.operation {
             Operation::Read | Operation::Compare => Some(Hold::Read),
             Operation::Write { .. } | Operation::WriteZeroes => Some(Hold::Write),
@@ -275,9 +292,9 @@ impl Store {
         if self.failure.is_some() {
             return Err(Error::NotReady);
         }
-        let (size, block_size, read_only) = self.device(object).ok_or(Error::NotReady)?;
+        let device = self.devices.get(object)?;
         let changes = matches!(request.operation, Operation::Write { .. } | Operation::WriteZeroes);
-        if read_only && changes {
+        if device.read_only && changes {
             return Err(Error::ReadOnly);
         }
         if request.operation == Operation::Flush {
@@ -286,26 +303,17 @@ impl Store {
         if request.blocks.0 == 0 {
             return Err(Error::InvalidField);
         }
-        let capacity = size / u64::from(block_size);
         let Lba(first) = request.lba;
-        let end = first.checked_add(request.blocks.0).filter(|&end| end <= capacity);
+        let end = first
+            .checked_add(request.blocks.0)
+            .filter(|&end| end <= device.size >> device.block_shift);
         let end = end.ok_or(Error::LbaOutOfRange)?;
-        let block_size = u64::from(block_size);
-        let bytes = request.blocks.0 * block_size;
+        let shift = device.block_shift;
+        let bytes = request.blocks.0 << shift;
         if request.operation != Operation::WriteZeroes && bytes > REQUEST_BYTES_MAX {
             return Err(Error::InvalidField);
         }
-        Ok((first * block_size / BLOCK, (end * block_size).div_ceil(BLOCK)))
-    }
-
-    /// Size in bytes, logical block size, and whether it can only be read.
-    pub(crate) fn device(&self, object: ObjectId) -> Option<(u64, u32, bool)> {
-        if let Some(volume) = self.state.volumes.get(&object) {
-            return volume.tip.map(|_| (volume.size.0, volume.logical_block_size, false));
-        }
-        let snapshot = self.state.snapshots.get(&object)?;
-        let volume = self.state.volumes.get(&snapshot.volume)?;
-        Some((snapshot.size.0, volume.logical_block_size, true))
+        Ok(((first << shift) / BLOCK, (end << shift).div_ceil(BLOCK)))
     }
 
     /// Reports the end of a member I/O. A read into an owned buffer gives the buffer back.
@@ -320,6 +328,7 @@ impl Store {
         data: Option<Buffer>,
     ) {
         let pending = self.io.remove(token.0);
+        self.stirred |= !matches!(pending.route, Route::Direct(_));
         let failed = result.is_err();
         if !failed && matches!(pending.kind, IoKind::Write { .. }) {
             self.settlement.member(pending.member).touched();
@@ -351,6 +360,9 @@ impl Store {
                 self.fail(pending.member, "the label could not be updated");
             }
             Route::Label => self.demotion_step_done(),
+            Route::Direct(direct) => {
+                self.direct_done(DIRECT | token.0, direct, pending.kind, failed);
+            }
         }
     }
 
@@ -358,6 +370,12 @@ impl Store {
     /// it again if nothing else happens before.
     pub fn pump(&mut self, now: Monotonic, payloads: &dyn Payloads) -> Wake {
         self.now = self.now.max(now);
+        self.let_through();
+        let idle = !self.stirred && !self.progress && self.later.is_empty() && self.run.is_empty();
+        if idle && self.alloc.quarantined() == 0 {
+            return self.next_wake();
+        }
+        self.stirred = false;
         let later = core::mem::take(&mut self.later);
         self.run.extend(later);
         loop {
@@ -381,6 +399,10 @@ impl Store {
             }
         }
         self.start_background();
+        self.next_wake()
+    }
+
+    fn next_wake(&self) -> Wake {
         if !self.run.is_empty() || !self.later.is_empty() {
             return Wake::Now;
         }
@@ -403,6 +425,7 @@ impl Store {
     // Tasks.
 
     pub(crate) fn spawn(&mut self, work: Work) -> TaskKey {
+        self.stirred = true;
         self.tasks.insert(Task { waits: Waits::default(), work, queued: false })
     }
 
@@ -502,6 +525,23 @@ impl Store {
         }
     }
 
+    /// Under which name the member I/O that starts next may hold a range.
+    pub(crate) fn next_direct_key(&self) -> TaskKey {
+        DIRECT | self.io.vacant_key()
+    }
+
+    /// As [`Store::acquire`], but nothing happens when the range is not free.
+    pub(crate) fn try_acquire(
+        &mut self,
+        key: TaskKey,
+        object: ObjectId,
+        first: u64,
+        end: u64,
+        hold: Hold,
+    ) -> bool {
+        self.ranges.entry(object).or_insert_with(Ranges::new).try_acquire(key, first, end, hold)
+    }
+
     pub(crate) fn release(&mut self, key: TaskKey, object: ObjectId) {
         let mut granted = Vec::new();
         let ranges = self.ranges.get_mut(&object).expect("a held range has a volume");
@@ -578,6 +618,7 @@ impl Store {
         self.change_limits(ops);
         for op in ops {
             self.state.apply_object(op).expect("operations are built from the state");
+            self.devices.follow(&self.state, op);
         }
         self.append(key, ops)
     }
@@ -683,14 +724,6 @@ impl Store {
             (true, false) => self.fragments += 1,
             (false, true) => self.fragments -= 1,
             _ => {}
-        }
-    }
-
-    /// The layer that a request to `object` starts from.
-    pub(crate) fn layer_of(&self, object: ObjectId) -> Option<LayerId> {
-        match self.state.volumes.get(&object) {
-            Some(volume) => volume.tip,
-            None => self.state.snapshots.get(&object).map(|snapshot| snapshot.layer),
         }
     }
 

@@ -217,6 +217,35 @@ pub(crate) const DEFECTS: &[Defect] = &[
             replacement: "let value = log_durable;",
         }],
     },
+    Defect {
+        name: "direct-overwrite-of-unsettled-blocks",
+        wrong: "The quick path overwrites blocks that are not settled without a proof.",
+        file: "direct",
+        changes: &[Change {
+            find: "if hold == Hold::Write
+            && self",
+            replacement: "if false
+            && self",
+        }],
+    },
+    Defect {
+        name: "direct-without-its-range",
+        wrong: "The quick path does not wait for requests that overlap.",
+        file: "direct",
+        changes: &[Change {
+            find: "if !self.try_acquire(key, object, first, end, hold) {",
+            replacement: "if !self.try_acquire(key, object, u64::MAX - 1, u64::MAX, Hold::Read) {",
+        }],
+    },
+    Defect {
+        name: "direct-first-write",
+        wrong: "The quick path takes blocks of an ancestor for blocks of the volume.",
+        file: "direct",
+        changes: &[Change {
+            find: "let cluster = if hold == Hold::Read {",
+            replacement: "let cluster = if hold != Hold::Barrier {",
+        }],
+    },
     // The log.
     Defect {
         name: "entries-acknowledged-out-of-order",

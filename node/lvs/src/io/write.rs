@@ -131,7 +131,10 @@ impl Store {
         }
         let object = task.object;
         let (first, end) = (task.first, task.end);
-        let Some(layer) = self.layer_of(object) else { return Placed::No(Error::NotReady) };
+        let layer = match self.devices.get(object) {
+            Ok(device) => device.layer,
+            Err(error) => return Placed::No(error),
+        };
         let task = self.io_task(key);
         task.layer = Some(layer);
         let ranges: Vec<(u64, u64)> = if task.request.operation == Operation::WriteZeroes {
