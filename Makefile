@@ -5,6 +5,9 @@ CARGO ?= cargo
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fathom/tools
 CARGO_DENY := $(TOOLS)/cargo-deny-0.20.2
 
+# At how many moments the `power` target crashes the disks in every way.
+FATHOM_CUTS ?= 400
+
 # How many random histories each crash test of the `crash` target enumerates.
 FATHOM_SEEDS ?= 200
 
@@ -24,6 +27,10 @@ fmt: ## Format the code
 .PHONY: crash
 crash: ## Enumerate crashes of the logical volume store with FATHOM_SEEDS seeds
 	FATHOM_SEEDS=$(FATHOM_SEEDS) $(CARGO) test --release --locked -p fathom-test-sim
+
+.PHONY: power
+power: ## Cut the power of the store on real I/O at FATHOM_CUTS moments; needs FUSE
+	FATHOM_CUTS=$(FATHOM_CUTS) $(CARGO) test --release --locked -p fathom-test-fuse -p fathom-test-power
 
 .PHONY: defects
 defects: ## Plant defects in the store; each has to be found by the crash enumeration

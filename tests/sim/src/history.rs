@@ -829,8 +829,12 @@ impl History {
     }
 }
 
-/// Reads every volume and snapshot whole.
-fn observe(rig: &mut Rig, random: &mut Random) -> BTreeMap<u128, Vec<u8>> {
+/// Reads every volume and snapshot whole, by UUID.
+///
+/// # Panics
+///
+/// When a read fails or does not end.
+pub fn observe(rig: &mut Rig, random: &mut Random) -> BTreeMap<u128, Vec<u8>> {
     let volumes: Vec<_> = rig
         .store
         .volumes()

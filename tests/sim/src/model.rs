@@ -275,6 +275,11 @@ impl Model {
         self.devices.get_mut(&volume).expect("a known device").growing = Some(sectors);
     }
 
+    /// The resize was refused.
+    pub fn not_grown(&mut self, volume: u128) {
+        self.devices.get_mut(&volume).expect("a known device").growing = None;
+    }
+
     /// The resize was acknowledged.
     pub fn grown(&mut self, volume: u128) {
         let device = self.devices.get_mut(&volume).expect("a known device");
