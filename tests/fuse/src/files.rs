@@ -140,9 +140,9 @@ impl DiskFiles {
         held
     }
 
-    /// Waits until a request is held, at the longest for `patience`; whether one is.
-    pub fn wait_for_any_held(&self, patience: Duration) -> bool {
-        self.gate.wait_until(patience, |state| state.held().next().is_some())
+    /// Waits until so many requests are held, at the longest for `patience`; whether they are.
+    pub fn are_held_within(&self, count: usize, patience: Duration) -> bool {
+        self.gate.wait_until(patience, |state| state.held().count() >= count)
     }
 
     /// Waits until so many requests have arrived since the files were mounted.

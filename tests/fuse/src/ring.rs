@@ -1,100 +1,158 @@
-//! Writes through an io_uring, in flight together, for tests of the files themselves.
-//!
-//! The product has its own ring; this one is for what is tested below it.
+//! I/O of the product's own event loop, for tests below its engines: many requests in flight
+//! together, through an io_uring.
 
-use std::{fs::File, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    os::fd::AsFd,
+    sync::{Arc, mpsc},
+};
 
-use compio_buf::{IntoInner, IoBuf, Slice};
-use compio_driver::{Key, Proactor, PushEntry, op::WriteAt};
+use fathom_block::Buffer;
+use fathom_runtime::{
+    Actor, Address, Configuration, Context, Errno, Event, FileKey, Io, Loops, Memory, Message,
+    SetupError, SizeClass,
+};
 
-/// What direct I/O may ask of an address in memory, in bytes.
-const ALIGNMENT: usize = 4096;
+/// Requests of one ring under way at most.
+const IN_FLIGHT_MAX: u32 = 1024;
 
-type Write = WriteAt<Slice<Vec<u8>>, Arc<File>>;
+/// A file that a ring does I/O on.
+pub type Opened = Arc<dyn AsFd + Send + Sync>;
 
-/// An io_uring.
-pub struct Ring {
-    proactor: Proactor,
+/// What is asked of a file. Offsets and lengths are multiples of 4096.
+pub enum Asked {
+    /// Read so many bytes from there.
+    Read {
+        /// Where, in bytes.
+        offset: u64,
+        /// How many bytes.
+        length: usize,
+    },
+    /// Write these bytes there.
+    Write {
+        /// Where, in bytes.
+        offset: u64,
+        /// What.
+        bytes: Vec<u8>,
+        /// They are on stable media when it ends.
+        fua: bool,
+    },
+    /// Bring what was written to stable media.
+    Flush,
 }
 
-/// A write from its beginning to its end.
-#[must_use]
-pub struct Pending {
-    key: Key<Write>,
+/// What came of it: the bytes of a read, or why it failed.
+pub type Outcome = Result<Vec<u8>, Errno>;
+
+struct Order {
+    file: usize,
+    asked: Asked,
+    done: Box<dyn FnOnce(Outcome) + Send>,
+}
+
+impl Message for Order {
+    fn undeliverable(self) -> Option<Self> {
+        None
+    }
+}
+
+/// One event loop and its ring. Dropping it waits for what is under way: who holds requests
+/// back releases them first.
+pub struct Ring {
+    loops: Loops<Order>,
+    worker: Address,
 }
 
 impl Ring {
-    /// A ring of the default size.
+    /// A ring for these files, which are named by their position.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses one.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { proactor: Proactor::new()? })
+    /// When the kernel refuses it.
+    ///
+    /// # Panics
+    ///
+    /// When there are too many files.
+    pub fn over(files: Vec<Opened>) -> Result<Self, SetupError> {
+        let configuration = Configuration {
+            buffers: vec![SizeClass { chunk_bytes: 4096, chunks: 1 }],
+            in_flight: IN_FLIGHT_MAX,
+            ..Configuration::default()
+        };
+        let loops = Loops::start(&configuration)?;
+        let birth = move |context: &mut Context<'_, Order>| -> Box<dyn Actor<Order>> {
+            let files = files.into_iter().map(|file| context.open(file).expect("few files"));
+            Box::new(Worker { files: files.collect(), under: BTreeMap::new(), next: 0 })
+        };
+        let worker = loops.remote(0).give_birth(Box::new(birth)).expect("the loop runs");
+        Ok(Self { loops, worker })
     }
 
-    /// Gives the kernel a write of `bytes` at byte `offset`.
+    /// Gives the kernel a request; `done` is told on the loop's thread how it ended.
     ///
-    /// # Errors
+    /// # Panics
     ///
-    /// When it has failed already.
-    pub fn write(&mut self, file: &Arc<File>, offset: u64, bytes: &[u8]) -> io::Result<Pending> {
-        let mut room = vec![0; bytes.len() + ALIGNMENT];
-        let first = room.as_ptr().addr().next_multiple_of(ALIGNMENT) - room.as_ptr().addr();
-        room[first..first + bytes.len()].copy_from_slice(bytes);
-        let buffer = room.slice(first..first + bytes.len());
-        match self.proactor.push(WriteAt::new(Arc::clone(file), offset, buffer)) {
-            PushEntry::Pending(key) => {
-                self.poll(Duration::ZERO)?;
-                Ok(Pending { key })
+    /// When the loop has ended, or has more to do than it has room for.
+    pub fn begin(&self, file: usize, asked: Asked, done: impl FnOnce(Outcome) + Send + 'static) {
+        let order = Order { file, asked, done: Box::new(done) };
+        let sent = self.loops.remote(0).send(self.worker, order);
+        assert!(sent.is_ok(), "the loop runs and has room");
+    }
+
+    /// Begins a write; its end comes through the channel.
+    pub fn write(&self, file: usize, offset: u64, bytes: &[u8]) -> mpsc::Receiver<Outcome> {
+        let (sender, ended) = mpsc::channel();
+        let asked = Asked::Write { offset, bytes: bytes.to_vec(), fua: false };
+        self.begin(file, asked, move |outcome| {
+            // Whoever began it may have given up.
+            let _ = sender.send(outcome);
+        });
+        ended
+    }
+}
+
+struct Worker {
+    files: Vec<FileKey>,
+    under: BTreeMap<u64, Box<dyn FnOnce(Outcome) + Send>>,
+    next: u64,
+}
+
+impl Actor<Order> for Worker {
+    fn handle(&mut self, event: Event<Order>, context: &mut Context<'_, Order>) {
+        match event {
+            Event::Message { message: Order { file, asked, done }, .. } => {
+                let token = self.next;
+                self.next += 1;
+                let begun = context.submit(token, asked.on(self.files[file]));
+                assert!(begun.is_ok(), "at most {IN_FLIGHT_MAX} requests, on open files");
+                self.under.insert(token, done);
             }
-            PushEntry::Ready(done) => {
-                done.0?;
-                Err(io::Error::other("a write was done before it was submitted"))
+            Event::Completed(completed) => {
+                let done = self.under.remove(&completed.token).expect("it ends once");
+                let is_read = matches!(completed.io, Io::Read { .. });
+                let memory = completed.io.into_memory().filter(|_| is_read);
+                let bytes = memory.map_or_else(Vec::new, |memory| memory.bytes().to_vec());
+                done(completed.result.map(|_| bytes));
             }
+            Event::Timer { .. } => unreachable!("no timer was set"),
+            Event::Stop => context.retire(),
         }
     }
+}
 
-    /// Waits for a write, and returns how many bytes it wrote.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel answered, or that it did not within `patience`.
-    pub fn wait(&mut self, pending: Pending, patience: Duration) -> io::Result<usize> {
-        let mut pending = pending;
-        loop {
-            pending = match self.take(pending) {
-                Ok(result) => return result,
-                Err(pending) => pending,
-            };
-            if !self.poll(patience)? {
-                return Err(io::ErrorKind::TimedOut.into());
+impl Asked {
+    fn on(self, file: FileKey) -> Io {
+        match self {
+            Self::Read { offset, length } => {
+                let memory = Memory::Owned(Buffer::zeroed(length), length);
+                Io::Read { file, offset, memory }
             }
-        }
-    }
-
-    /// The result of a write that has ended, or the write.
-    ///
-    /// # Errors
-    ///
-    /// When it has not ended.
-    pub fn take(&mut self, pending: Pending) -> Result<io::Result<usize>, Pending> {
-        match self.proactor.pop(pending.key) {
-            PushEntry::Pending(key) => Err(Pending { key }),
-            PushEntry::Ready(done) => {
-                // The memory is no longer needed.
-                drop(done.1.into_inner());
-                Ok(done.0)
+            Self::Write { offset, bytes, fua } => {
+                let mut buffer = Buffer::zeroed(bytes.len());
+                buffer.bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
+                Io::Write { file, offset, memory: Memory::Owned(buffer, bytes.len()), fua }
             }
-        }
-    }
-
-    /// Whether something ended within `patience`.
-    fn poll(&mut self, patience: Duration) -> io::Result<bool> {
-        match self.proactor.poll(Some(patience)) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(false),
-            Err(error) => Err(error),
+            Self::Flush => Io::Flush { file },
         }
     }
 }

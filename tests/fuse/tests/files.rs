@@ -10,7 +10,8 @@ use std::{
 };
 
 use fathom_test_fuse::{
-    Arrival, Counts, DiskFiles, Failure, Kind, REQUEST_BYTES_MAX, Times, WAIT_MAX, ring::Ring,
+    Arrival, Counts, DiskFiles, Failure, Kind, REQUEST_BYTES_MAX, Times, WAIT_MAX,
+    ring::{Opened, Outcome, Ring},
 };
 use fathom_test_support::{
     disk::{Cut, SimulatedDisk, Unwritten},
@@ -44,6 +45,16 @@ fn block_of(disk: &mut SimulatedDisk, offset: u64) -> Vec<u8> {
     bytes
 }
 
+fn ring(file: &Arc<File>) -> Ring {
+    let file: Opened = Arc::<File>::clone(file);
+    Ring::over(vec![file]).expect("io_uring")
+}
+
+fn wait(write: &mpsc::Receiver<Outcome>) {
+    let outcome = write.recv_timeout(WAIT_MAX).expect("it ends");
+    assert_eq!(outcome.map_err(|errno| errno.0), Ok(Vec::new()));
+}
+
 /// What arrived, without its numbers.
 fn kinds(arrivals: &[Arrival]) -> Vec<(Kind, u64, u64)> {
     arrivals.iter().map(|arrival| (arrival.kind, arrival.offset, arrival.length)).collect()
@@ -54,13 +65,13 @@ fn a_request_of_a_mebibyte_arrives_whole_and_a_longer_one_in_pieces() {
     let files = DiskFiles::mount("whole", disks(1));
     let file = open(&files, 0);
     let whole = u64::from(REQUEST_BYTES_MAX);
-    let mut ring = Ring::new().expect("a ring");
     let file = Arc::new(file);
-    let write = ring.write(&file, MIB, &vec![7; REQUEST_BYTES_MAX as usize]).expect("given");
-    assert_eq!(ring.wait(write, WAIT_MAX).expect("written"), REQUEST_BYTES_MAX as usize);
+    let ring = ring(&file);
+    let write = ring.write(0, MIB, &vec![7; REQUEST_BYTES_MAX as usize]);
+    wait(&write);
     assert_eq!(kinds(&files.arrivals()), [(Kind::Write { fua: false }, MIB, whole)]);
-    let write = ring.write(&file, 0, &vec![8; 3 * REQUEST_BYTES_MAX as usize]).expect("given");
-    assert_eq!(ring.wait(write, WAIT_MAX).expect("written"), 3 * REQUEST_BYTES_MAX as usize);
+    let write = ring.write(0, 0, &vec![8; 3 * REQUEST_BYTES_MAX as usize]);
+    wait(&write);
     let mut pieces = kinds(&files.arrivals()[1..]);
     pieces.sort_unstable_by_key(|piece| piece.1);
     assert_eq!(pieces, [0, 1, 2].map(|at| (Kind::Write { fua: false }, at * whole, whole)));
@@ -151,11 +162,11 @@ fn held_requests_are_in_flight_together_and_are_answered_in_any_order() {
     let files = DiskFiles::mount("held", disks(2));
     let rule = files.hold(|arrival| arrival.disk == 0 && arrival.kind.is_write());
     let file = Arc::new(open(&files, 0));
-    let mut ring = Ring::new().expect("a ring");
+    let ring = ring(&file);
     let mut pending: Vec<_> = (0..WRITES)
         .map(|at| {
             let fill = u8::try_from(at).expect("small");
-            ring.write(&file, (at * BLOCK) as u64, &[fill; BLOCK]).expect("given")
+            ring.write(0, (at * BLOCK) as u64, &[fill; BLOCK])
         })
         .collect();
     let held = files.wait_for_held(WRITES, |_| true);
@@ -168,14 +179,11 @@ fn held_requests_are_in_flight_together_and_are_answered_in_any_order() {
     assert!(files.release(last));
     assert!(!files.release(last), "it is held no longer");
     let newest = pending.pop().expect("many");
-    assert_eq!(ring.wait(newest, WAIT_MAX).expect("written"), BLOCK);
-    let still: Vec<_> = pending.into_iter().map(|write| ring.take(write)).collect();
-    assert!(still.iter().all(Result::is_err), "the others wait");
+    wait(&newest);
+    assert!(pending.iter().all(|write| write.try_recv().is_err()), "the others wait");
     files.lift(rule);
     files.release_all();
-    for write in still.into_iter().filter_map(Result::err) {
-        assert_eq!(ring.wait(write, WAIT_MAX).expect("written"), BLOCK);
-    }
+    pending.iter().for_each(wait);
     for at in 0..WRITES {
         let fill = u8::try_from(at).expect("small");
         assert_eq!(read(&file, (at * BLOCK) as u64, BLOCK), [fill; BLOCK]);
@@ -230,14 +238,14 @@ fn a_moment_is_the_same_for_all_disks_and_knows_what_is_under_way() {
     first.sync_data().expect("flushed");
     second.write_all_at(&[1; BLOCK], 0).expect("written");
     let rule = files.hold(|arrival| arrival.kind.is_write());
-    let mut ring = Ring::new().expect("a ring");
-    let write = ring.write(&first, 4096, &[2; BLOCK]).expect("given");
+    let ring = ring(&first);
+    let write = ring.write(0, 4096, &[2; BLOCK]);
     files.wait_for_held(1, |_| true);
     let moment = files.moment();
     assert_eq!(moment.under_way(), 1);
     files.lift(rule);
     files.release_all();
-    ring.wait(write, WAIT_MAX).expect("written");
+    wait(&write);
     second.write_all_at(&[3; BLOCK], 0).expect("written after the moment");
 
     let mut crashed = moment.after_process_crash();
