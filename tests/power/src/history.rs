@@ -1,23 +1,28 @@
 //! One seed: lives of a pool on real files, with moments set aside all along.
 
 use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::OpenOptionsExt,
-    sync::mpsc::{self, Receiver, TryRecvError},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, TryRecvError},
+    },
+    thread,
+    time::Duration,
 };
 
-use fathom_test_fuse::{DiskFiles, Moment};
+use fathom_lvs::NewPool;
+use fathom_runtime::device::DeviceFile;
+use fathom_test_fuse::{DiskFiles, Moment, WAIT_MAX};
 use fathom_test_sim::{
     model::Crash,
     pool::{Shape, new_disks, new_pool},
 };
 use fathom_test_support::{disk::Cut, random::Random};
-use rustix::fs::OFlags;
 
 use crate::{
+    driver::Members,
     journal::{Journal, Record},
     subject::Subject,
-    synchronous::Members,
     verify::{self, Verified},
     workload::Workload,
 };
@@ -26,6 +31,21 @@ use crate::{
 const CHANGES_MAX: u64 = 100;
 /// A life ends after a moment once in so many times.
 const LIFE: u64 = 5;
+
+/// How long a device waits for more requests before it does one of those that it has.
+const PATIENCE: Duration = Duration::from_micros(300);
+/// How many requests it waits for, at most.
+const GATHERED_MAX: u64 = 12;
+
+/// In which order the devices do what they are given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// In the order in which it arrives, at once.
+    Arrival,
+    /// In a random order: some requests are held, and released when others have come. What a
+    /// seed does then depends on time.
+    Random,
+}
 
 /// What a history came to.
 #[derive(Clone, Copy, Default, Debug)]
@@ -46,7 +66,7 @@ pub struct Summary {
 pub type Open<'a> = dyn Fn(Members, Random) -> Result<Box<dyn Subject>, String> + 'a;
 
 struct History<'a> {
-    files: DiskFiles,
+    files: &'a DiskFiles,
     journal: Journal,
     workload: Workload,
     random: Random,
@@ -59,7 +79,7 @@ struct History<'a> {
 /// # Errors
 ///
 /// What went wrong first.
-pub fn run(seed: u64, moments: u64, open: &Open<'_>) -> Result<Summary, String> {
+pub fn run(seed: u64, moments: u64, order: Order, open: &Open<'_>) -> Result<Summary, String> {
     let mut random = Random::new(seed);
     // Space for everything that the workload makes: full pools are for the simulation.
     let shape = Shape {
@@ -70,8 +90,51 @@ pub fn run(seed: u64, moments: u64, open: &Open<'_>) -> Result<Summary, String> 
     let disks = new_disks(&mut random, shape);
     let new = new_pool(&mut random, shape);
     let files = DiskFiles::mount(&format!("power-{seed}"), disks.0);
-    let mut members = members(&files)?;
-    fathom_lvs::create(&mut members, &new).map_err(|error| error.to_string())?;
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        if order == Order::Random {
+            let draw = random.fork("order");
+            scope.spawn(|| disorder(&files, draw, &ended));
+        }
+        let _end = Ending(&ended);
+        lives(&files, &new, random, moments, open)
+    })
+}
+
+/// Says that a history has ended, however it does.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Holds some requests, and releases them one by one in a random order, until the history has
+/// ended.
+fn disorder(files: &DiskFiles, mut random: Random, ended: &AtomicBool) {
+    let rule = files.hold(|arrival| !arrival.number.is_multiple_of(4));
+    while !ended.load(Ordering::Relaxed) {
+        let gathered = usize::try_from(random.range(1..GATHERED_MAX)).expect("small");
+        files.are_held_within(gathered, PATIENCE);
+        let held = files.held();
+        if !held.is_empty() {
+            files.release(random.pick(&held));
+        }
+    }
+    files.lift(rule);
+    files.release_all();
+}
+
+fn lives(
+    files: &DiskFiles,
+    new: &NewPool,
+    mut random: Random,
+    moments: u64,
+    open: &Open<'_>,
+) -> Result<Summary, String> {
+    let mut members = members(files)?;
+    fathom_lvs::create(&mut members, new).map_err(|error| error.to_string())?;
     drop(members);
     let journal = Journal::default();
     let workload = Workload::new(journal.clone(), random.fork("workload"));
@@ -85,12 +148,8 @@ pub fn run(seed: u64, moments: u64, open: &Open<'_>) -> Result<Summary, String> 
 
 /// The files, opened as a pool's members are.
 fn members(files: &DiskFiles) -> Result<Members, String> {
-    let flags = OFlags::DIRECT.bits().cast_signed();
-    let open = |disk| {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(flags).open(files.path(disk))
-    };
-    let files: Result<Vec<File>, _> = (0..files.count()).map(open).collect();
+    let open = |disk| DeviceFile::open(&files.path(disk), WAIT_MAX).map(Arc::new);
+    let files: Result<Vec<_>, _> = (0..files.count()).map(open).collect();
     Ok(Members(files.map_err(|error| error.to_string())?))
 }
 
@@ -99,7 +158,7 @@ impl History<'_> {
     fn live(&mut self, moments: u64) -> Result<(), String> {
         let while_opening = self.random.below(40);
         let moment = self.set_aside(while_opening);
-        let members = members(&self.files)?;
+        let members = members(self.files)?;
         let mut subject = (self.open)(members, self.random.fork("subject"))?;
         if self.take(&moment)?.is_some() {
             self.summary.while_opening += 1;

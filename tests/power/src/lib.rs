@@ -12,8 +12,8 @@
 //! any two requests to the disks, the disks and the journal are set aside together. [`verify`]
 //! then crashes these disks in every way, opens the pool from them and compares.
 //!
-//! - What drives the store is behind [`subject::Subject`]: here a driver of plain system calls,
-//!   one after another; whatever else runs the store takes its place without a change to
+//! - What drives the store is behind [`subject::Subject`]: here a [`driver`] of plain system calls
+//!   and one on an event loop; whatever else runs the store takes its place without a change to
 //!   workload, journal or verification.
 //! - A journal is taken while no request is answered. So what it calls acknowledged was so
 //!   before the crash, and what reached a disk before the crash was asked for in it.
@@ -28,4 +28,4 @@ pub mod verify;
 
 pub mod history;
 
-pub mod synchronous;
+pub mod driver;

@@ -1,21 +1,28 @@
-//! A driver of the store that does one system call after another.
+//! A driver of the store on device files, as the daemon opens them.
 //!
-//! Member I/Os are done in a random order, one at a time, each complete before the next. A FUA
-//! write is `RWF_DSYNC` or a write and a flush, by turns.
+//! Member I/Os are given out in a random order: as plain system calls, each complete before the
+//! next, or to an event loop of the runtime, all of them at once.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs::File,
     io::{self, IoSlice},
-    os::unix::fs::FileExt,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
     time::Duration,
 };
 
 use fathom_block::{Completion, RequestId};
 use fathom_lvs::{
-    Action, Failed, IoData, IoError, IoKind, Medium, MediumError, MemberIo, OpenOptions, Payloads,
-    Refused, Store, Ticket, Wake,
+    Action, Failed, IoData, IoError, IoKind, IoToken, Medium, MediumError, MemberIo, OpenOptions,
+    Opening, Payloads, Refused, Store, Ticket, Wake,
     geometry::{MemberIndex, ObjectId},
+};
+use fathom_runtime::device::DeviceFile;
+use fathom_test_fuse::{
+    WAIT_MAX,
+    ring::{Asked, Opened, Outcome, Ring},
 };
 use fathom_test_sim::{
     pool::{new_snapshot, new_volume},
@@ -27,8 +34,8 @@ use rustix::io::ReadWriteFlags;
 
 use crate::subject::{Answer, Call, Device, Ended, Request, Subject};
 
-/// The members of a pool as open files.
-pub struct Members(pub Vec<File>);
+/// The members of a pool, open and locked.
+pub struct Members(pub Vec<Arc<DeviceFile>>);
 
 impl Members {
     fn failed(slot: usize, operation: &'static str, offset: u64, error: &io::Error) -> MediumError {
@@ -42,21 +49,21 @@ impl Medium for Members {
     }
 
     fn size(&self, slot: usize) -> u64 {
-        self.0[slot].metadata().expect("an open file has a size").len()
+        self.0[slot].size().0
     }
 
     fn read(&mut self, slot: usize, offset: u64, buffer: &mut [u8]) -> Result<(), MediumError> {
-        let result = self.0[slot].read_exact_at(buffer, offset);
+        let result = self.0[slot].read_at(offset, buffer);
         result.map_err(|error| Self::failed(slot, "reading", offset, &error))
     }
 
     fn write(&mut self, slot: usize, offset: u64, data: &[u8]) -> Result<(), MediumError> {
-        let result = self.0[slot].write_all_at(data, offset);
+        let result = self.0[slot].write_at(offset, data);
         result.map_err(|error| Self::failed(slot, "writing", offset, &error))
     }
 
     fn flush(&mut self, slot: usize) -> Result<(), MediumError> {
-        let result = self.0[slot].sync_data();
+        let result = self.0[slot].flush();
         result.map_err(|error| Self::failed(slot, "flushing", 0, &error))
     }
 }
@@ -71,10 +78,24 @@ impl Payloads for Data {
     }
 }
 
-/// An open pool, driven by plain system calls.
-pub struct Synchronous {
+/// How member I/Os are done.
+enum Way {
+    /// By plain system calls, one after another. A FUA write is `RWF_DSYNC` or a write and a
+    /// flush, by turns.
+    Plain(Members),
+    /// By an event loop, all that there are at once.
+    Loop {
+        ring: Ring,
+        under: BTreeMap<IoToken, MemberIo>,
+        sender: Sender<(IoToken, Outcome)>,
+        ended: Receiver<(IoToken, Outcome)>,
+    },
+}
+
+/// An open pool and what drives it.
+pub struct Driver {
     store: Store,
-    members: Members,
+    way: Way,
     slots: BTreeMap<MemberIndex, usize>,
     data: Data,
     pending: Vec<MemberIo>,
@@ -86,18 +107,37 @@ pub struct Synchronous {
     wake: Wake,
 }
 
-impl Synchronous {
-    /// Opens the pool on these members.
+impl Driver {
+    /// Opens the pool on these members and drives it by plain system calls, each complete before
+    /// the next.
     ///
     /// # Errors
     ///
     /// When that is refused or fails.
-    pub fn open(mut members: Members, random: Random) -> Result<Self, String> {
-        let opening = fathom_lvs::open(&mut members, OpenOptions::default())
-            .map_err(|error| error.to_string())?;
-        Ok(Self {
+    pub fn plain(mut members: Members, random: Random) -> Result<Self, String> {
+        let opening = open(&mut members)?;
+        Ok(Self::new(opening, Way::Plain(members), random))
+    }
+
+    /// Opens the pool on these members and drives it by an event loop of the runtime, with many
+    /// I/Os under way.
+    ///
+    /// # Errors
+    ///
+    /// When that is refused or fails.
+    pub fn on_a_loop(mut members: Members, random: Random) -> Result<Self, String> {
+        let opening = open(&mut members)?;
+        let files = members.0.into_iter().map(|file| -> Opened { file }).collect();
+        let ring = Ring::over(files).map_err(|error| error.to_string())?;
+        let (sender, ended) = mpsc::channel();
+        let way = Way::Loop { ring, under: BTreeMap::new(), sender, ended };
+        Ok(Self::new(opening, way, random))
+    }
+
+    fn new(opening: Opening, way: Way, random: Random) -> Self {
+        Self {
             store: opening.store,
-            members,
+            way,
             slots: opening.members,
             data: Data::default(),
             pending: Vec::new(),
@@ -106,7 +146,7 @@ impl Synchronous {
             random,
             now: Monotonic(0),
             wake: Wake::Now,
-        })
+        }
     }
 
     fn object(&self, device: u128) -> Result<ObjectId, String> {
@@ -150,47 +190,124 @@ impl Synchronous {
         Ok(())
     }
 
-    /// Does one member I/O, if there is any.
+    /// Does a member I/O, or waits for one to end, if there is any; and lets the store go on.
     fn step(&mut self) -> Result<(), String> {
-        if !self.pending.is_empty() {
-            let choice = self.random.below(self.pending.len() as u64);
-            let mut io = self.pending.swap_remove(usize::try_from(choice).expect("small"));
-            let result = self.execute(&mut io).map_err(|_| IoError);
-            let buffer = match io.data {
-                IoData::Owned(buffer) if io.kind == IoKind::Read => Some(buffer),
-                _ => None,
-            };
-            self.store.complete_io(io.token, result, buffer);
+        match self.way {
+            Way::Plain(_) => {
+                if let Some(mut io) = self.draw() {
+                    let result = self.execute(&mut io);
+                    self.report(io, result);
+                }
+            }
+            Way::Loop { .. } => {
+                while let Some(io) = self.draw() {
+                    self.begin_io(io);
+                }
+                self.wait_for_an_end()?;
+            }
         }
         self.pump()
     }
 
-    fn execute(&mut self, io: &mut MemberIo) -> io::Result<()> {
-        let file = &self.members.0[self.slots[&io.member]];
-        let offset = io.offset.0;
-        match (io.kind, &mut io.data) {
-            (IoKind::Flush, _) => file.sync_data(),
-            (IoKind::Read, IoData::Owned(buffer)) => {
-                file.read_exact_at(&mut buffer.bytes_mut()[..io.length], offset)
+    /// One of the I/Os that are to be done.
+    fn draw(&mut self) -> Option<MemberIo> {
+        let count = self.pending.len() as u64;
+        (count > 0).then(|| {
+            let choice = usize::try_from(self.random.below(count)).expect("small");
+            self.pending.swap_remove(choice)
+        })
+    }
+
+    fn report(&mut self, io: MemberIo, result: io::Result<()>) {
+        let buffer = match io.data {
+            IoData::Owned(buffer) if io.kind == IoKind::Read => Some(buffer),
+            _ => None,
+        };
+        self.store.complete_io(io.token, result.map_err(|_| IoError), buffer);
+    }
+
+    /// The bytes that an I/O reads or writes.
+    fn bytes<'a>(data: &'a mut Data, io: &'a mut MemberIo) -> &'a mut [u8] {
+        match &mut io.data {
+            IoData::Owned(buffer) => &mut buffer.bytes_mut()[..io.length],
+            IoData::Request { id, offset } => {
+                let data = data.0.get_mut(id).expect("the request is under way");
+                &mut data[*offset..*offset + io.length]
             }
-            (IoKind::Read, IoData::Request { id, offset: at }) => {
-                let data = self.data.0.get_mut(id).expect("the request is under way");
-                file.read_exact_at(&mut data[*at..*at + io.length], offset)
-            }
-            (IoKind::Write { fua }, IoData::Owned(buffer)) => {
-                let by_flag = self.random.chance(1, 2);
-                write(file, offset, &buffer.bytes()[..io.length], fua, by_flag)
-            }
-            (IoKind::Write { fua }, IoData::Request { id, offset: at }) => {
-                let by_flag = self.random.chance(1, 2);
-                write(file, offset, &self.data.0[id][*at..*at + io.length], fua, by_flag)
-            }
-            (_, IoData::None) => unreachable!("reads and writes have data"),
+            IoData::None => &mut [],
         }
     }
 
+    fn execute(&mut self, io: &mut MemberIo) -> io::Result<()> {
+        let Way::Plain(members) = &self.way else { unreachable!("only called so") };
+        let file = &members.0[self.slots[&io.member]];
+        let (offset, kind) = (io.offset.0, io.kind);
+        let bytes = Self::bytes(&mut self.data, io);
+        match kind {
+            IoKind::Flush => file.flush(),
+            IoKind::Read => file.read_at(offset, bytes),
+            IoKind::Write { fua: false } => file.write_at(offset, bytes),
+            IoKind::Write { fua: true } if self.random.chance(1, 2) => {
+                file.write_at(offset, bytes)?;
+                file.flush()
+            }
+            IoKind::Write { fua: true } => {
+                let slices = [IoSlice::new(bytes)];
+                let written = rustix::io::pwritev2(file, &slices, offset, ReadWriteFlags::DSYNC)?;
+                if written == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+            }
+        }
+    }
+
+    fn begin_io(&mut self, mut io: MemberIo) {
+        let Way::Loop { ring, under, sender, .. } = &mut self.way else {
+            unreachable!("only called so")
+        };
+        let (offset, length, token) = (io.offset.0, io.length, io.token);
+        let asked = match io.kind {
+            IoKind::Flush => Asked::Flush,
+            IoKind::Read => Asked::Read { offset, length },
+            IoKind::Write { fua } => {
+                let bytes = Self::bytes(&mut self.data, &mut io).to_vec();
+                Asked::Write { offset, bytes, fua }
+            }
+        };
+        let sender = sender.clone();
+        ring.begin(self.slots[&io.member], asked, move |outcome| {
+            // A driver that is gone is a daemon that died.
+            let _ = sender.send((token, outcome));
+        });
+        under.insert(token, io);
+    }
+
+    /// Waits for an I/O to end, if one is under way.
+    fn wait_for_an_end(&mut self) -> Result<(), String> {
+        let Way::Loop { under, ended, .. } = &mut self.way else { unreachable!("only called so") };
+        if under.is_empty() {
+            return Ok(());
+        }
+        let (token, outcome) = ended
+            .recv_timeout(WAIT_MAX)
+            .map_err(|_| format!("none of {} I/Os ends in {WAIT_MAX:?}", under.len()))?;
+        let mut io = under.remove(&token).ok_or("an I/O ended twice")?;
+        if let (IoKind::Read, Ok(bytes)) = (io.kind, &outcome) {
+            Self::bytes(&mut self.data, &mut io).copy_from_slice(bytes);
+        }
+        let result = outcome.map(drop).map_err(|errno| io::Error::from_raw_os_error(errno.0));
+        self.report(io, result);
+        Ok(())
+    }
+
+    fn has_io(&self) -> bool {
+        let under = match &self.way {
+            Way::Plain(_) => 0,
+            Way::Loop { under, .. } => under.len(),
+        };
+        under + self.pending.len() > 0
+    }
+
     fn is_quiet(&self) -> bool {
-        self.pending.is_empty() && self.wake == Wake::OnEvent && self.store.is_idle()
+        !self.has_io() && self.wake == Wake::OnEvent && self.store.is_idle()
     }
 
     fn begin(&mut self, call: &Call) -> Result<Result<Ticket, Refused>, String> {
@@ -229,17 +346,11 @@ impl Synchronous {
     }
 }
 
-fn write(file: &File, offset: u64, bytes: &[u8], fua: bool, by_flag: bool) -> io::Result<()> {
-    if !fua || !by_flag {
-        file.write_all_at(bytes, offset)?;
-        return if fua { file.sync_data() } else { Ok(()) };
-    }
-    let written =
-        rustix::io::pwritev2(file, &[IoSlice::new(bytes)], offset, ReadWriteFlags::DSYNC)?;
-    if written == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+fn open(members: &mut Members) -> Result<Opening, String> {
+    fathom_lvs::open(members, OpenOptions::default()).map_err(|error| error.to_string())
 }
 
-impl Subject for Synchronous {
+impl Subject for Driver {
     fn submit(&mut self, request: Request) -> Result<(), String> {
         let object = self.object(request.device)?;
         let id = RequestId(request.id);
