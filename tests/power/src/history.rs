@@ -84,7 +84,7 @@ pub fn run(seed: u64, moments: u64, order: Order, open: &Open<'_>) -> Result<Sum
     // Space for everything that the workload makes: full pools are for the simulation.
     let shape = Shape {
         members: 1 + random.below(3),
-        log_bytes: (64 << 10) << random.below(3),
+        log_bytes: (128 << 10) << random.below(2),
         clusters: 400,
     };
     let disks = new_disks(&mut random, shape);
