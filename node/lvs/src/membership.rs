@@ -128,7 +128,9 @@ pub(crate) fn check_agreement(labels: &Labels) -> Result<(), OpenError> {
             let calls_stale = |label: &Label, index: MemberIndex| {
                 label.members.get(usize::from(index.0)).is_some_and(is_stale)
             };
-            if calls_stale(one, other.index) && calls_stale(other, one.index) {
+            // A stale member that was there when the pool was opened degraded calls itself stale.
+            let apart = one.index != other.index;
+            if apart && calls_stale(one, other.index) && calls_stale(other, one.index) {
                 let (pool, one, other) = (one.name.clone(), one.index, other.index);
                 return Err(OpenError::Diverged { pool, one, other });
             }

@@ -125,6 +125,9 @@ fn with_a_second_copy_the_pool_goes_on_and_remembers_the_stale_one() {
         let mut story = open(rig.disks, random, DEGRADED);
         assert_eq!(story.read(volumes[0], 0), Ok(7));
         assert_eq!(story.read(volumes[0], 20), Ok(8));
+        let Story { rig, random } = story;
+        let mut story = open(rig.disks, random, DEGRADED);
+        assert_eq!(story.read(volumes[0], 20), Ok(8), "and again");
     }
 }
 
