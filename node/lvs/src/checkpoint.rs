@@ -181,13 +181,27 @@ impl Store {
                     || self.settlement.member(member).data_complete(open) >= highest
             });
         if !written {
-            return self.stall(key);
+            self.stall(key);
+            return self.give_up_on_data(highest);
         }
         // Data that failed has been taken back by entries up to here.
         let lsn = self.log.close();
         self.checkpoint_task(key).stage = Stage::Flush;
         self.wait_for_entry(key, lsn);
         self.wake(key);
+    }
+
+    /// The members whose data up to entry `highest` does not come within the deadline hold up
+    /// no checkpoint.
+    fn give_up_on_data(&mut self, highest: Lsn) {
+        let open = self.log.open_lsn();
+        let members: Vec<MemberIndex> = self.settlement.members().collect();
+        for member in members {
+            let waits = self.settlement.member(member).data_complete(open) < highest;
+            if waits && self.io.is_bound(member) && !self.member_failed(member) {
+                self.give_up_late(member);
+            }
+        }
     }
 
     fn write_header(&mut self, key: TaskKey) {

@@ -15,6 +15,10 @@ impl Store {
     /// with `log` all complete entries. Fails it when one of the members was given up; one
     /// that has not been there since the pool was opened has nothing to be flushed.
     pub(crate) fn flush(&mut self, key: TaskKey, members: u32, log: bool) {
+        if self.has_failed() {
+            // Nothing that it would wait for counts any more.
+            return self.fail_task(key);
+        }
         if members & self.failed_members != 0 {
             self.fail_task(key);
         }
@@ -37,6 +41,13 @@ impl Store {
         let appended = self.log.open_lsn();
         let members: Vec<MemberIndex> = self.settlement.members().collect();
         for member in members {
+            if self.member_failed(member) {
+                continue;
+            }
+            if self.io.is_bound(member) && self.settlement.member(member).is_held_up() {
+                self.give_up_late(member);
+                continue;
+            }
             let written = self.log.written_on(member.0);
             if self.settlement.member(member).start(appended, written) {
                 self.start_io(Route::Flush, member, IoKind::Flush, 0, 0, IoData::None);

@@ -92,6 +92,13 @@ impl IoTask {
         self.error.get_or_insert(error);
     }
 
+    /// Whether no flush or checkpoint is complete without this part.
+    pub(crate) fn holds_up(&self, part: usize) -> bool {
+        let Part::Write { piece } = self.parts[part] else { return false };
+        let piece = &self.pieces[piece];
+        piece.mapped.is_some() || piece.overwrites.is_some()
+    }
+
     pub(crate) fn describe(&self) -> String {
         let Self { object, request, stage, .. } = self;
         format!("{:?} of object {} in stage {stage:?}", request.operation, object.0)

@@ -24,6 +24,7 @@ mod scan;
 
 mod action;
 mod admin;
+mod deadline;
 mod describe;
 mod device;
 mod direct;
@@ -36,6 +37,7 @@ mod store;
 
 mod alloc;
 mod flush;
+mod inflight;
 mod log;
 mod qos;
 mod ranges;
@@ -50,6 +52,7 @@ pub use action::{
 };
 pub use admin::{Failed, NewSnapshot, NewVolume, Refused, Ticket};
 pub use create::{CreateError, NewMember, NewPool, create};
+pub use deadline::IO_DEADLINE;
 pub use listing::{BlockRange, Page};
 pub use medium::{Medium, MediumError};
 pub use members::Health;

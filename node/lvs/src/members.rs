@@ -25,6 +25,8 @@ pub enum Health {
         stale: Vec<MemberIndex>,
         /// The members that are missing or have been given up.
         gone: Vec<MemberIndex>,
+        /// The members that have I/O under way past its deadline. They may yet answer.
+        late: Vec<MemberIndex>,
     },
     /// The pool acknowledges nothing any more.
     Failed {
@@ -59,10 +61,12 @@ impl Store {
             .collect();
         let gone: Vec<MemberIndex> =
             members().map(|(member, _)| member).filter(|&m| !self.is_present(m)).collect();
-        if stale.is_empty() && gone.is_empty() {
+        let late: Vec<MemberIndex> =
+            members().map(|(member, _)| member).filter(|&m| self.is_late(m)).collect();
+        if stale.is_empty() && gone.is_empty() && late.is_empty() {
             Health::Good
         } else {
-            Health::Degraded { stale, gone }
+            Health::Degraded { stale, gone, late }
         }
     }
 
@@ -98,10 +102,10 @@ impl Store {
         self.wake_flushed();
     }
 
-    /// Nobody waits for rounds of `member` any more.
+    /// Nobody waits any more for rounds of `member` that only its copy of the log needs.
     fn forget_rounds(&mut self, member: MemberIndex) {
         for &key in &self.round_waiters {
-            self.tasks[key].waits.rounds.retain(|round| round.member != member);
+            self.tasks[key].waits.rounds.retain(|round| round.member != member || round.data);
         }
         self.wake_flushed();
     }

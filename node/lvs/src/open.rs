@@ -10,6 +10,7 @@
 //!
 //! Source: `docs/formats/lvs.md` sections 2 and 7.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use fathom_units::ByteCount;
@@ -17,6 +18,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
+    deadline::IO_DEADLINE,
     format::{
         Malformed,
         checkpoint::{
@@ -35,17 +37,26 @@ use crate::{
 };
 
 /// How to open a pool.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenOptions {
     /// Open it though members are missing or have a stale metadata copy.
     pub degraded: bool,
+    /// How long metadata I/O of the open pool may take before it counts as failed. Opening itself
+    /// takes as long as the medium.
+    pub deadline: Duration,
 }
 
 impl OpenOptions {
     /// With every member, or not at all.
-    pub const WHOLE: Self = Self { degraded: false };
+    pub const WHOLE: Self = Self { degraded: false, deadline: IO_DEADLINE };
     /// Also without some members.
-    pub const DEGRADED: Self = Self { degraded: true };
+    pub const DEGRADED: Self = Self { degraded: true, ..Self::WHOLE };
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self::WHOLE
+    }
 }
 
 /// Why a pool was not opened.
@@ -410,6 +421,7 @@ pub fn open(medium: &mut dyn Medium, options: OpenOptions) -> Result<Opening, Op
         copies: copies.iter().fold(0, |set, (member, _)| set | 1 << member.0),
         slots: [layout.slot_a, layout.slot_b],
         checkpoint_generation: generation,
+        deadline: options.deadline,
     });
     let (entries, taken_back) = (replayed.entries, replayed.taken_back);
     Ok(Opening { store, name, members, replayed: entries, taken_back })

@@ -93,6 +93,11 @@ impl Rounds {
         self.completed >= ticket
     }
 
+    /// Whether the wanted round waits for overwrites.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.wanted && !self.in_flight && self.overwrites > 0
+    }
+
     /// Starts the wanted round if it can start now. `appended` as for [`Rounds::ticket`],
     /// `written`: every entry up to it is on this member.
     pub(crate) fn start(&mut self, appended: Lsn, written: Lsn) -> bool {

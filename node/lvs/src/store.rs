@@ -16,6 +16,7 @@
 //! - When the log can no longer be kept, the store answers `NotReady` to everything and
 //!   says why in [`Store::health`]; it never acknowledges what it could not log.
 
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fathom_block::{Buffer, Completion, Error, Operation, Request, RequestId};
@@ -37,6 +38,7 @@ use crate::{
         op::Op,
     },
     geometry::{BLOCK, ClusterNo, LayerId, LogicalCluster, Lsn, MemberIndex, ObjectId},
+    inflight::{Inflight, Pending},
     io::IoTask,
     log::Log,
     members::Demotion,
@@ -109,12 +111,6 @@ pub(crate) enum Route {
     Direct(Direct),
 }
 
-struct Pending {
-    route: Route,
-    member: MemberIndex,
-    kind: IoKind,
-}
-
 /// Reads under way by the epoch in which they began.
 #[derive(Default)]
 pub(crate) struct Epochs {
@@ -180,7 +176,7 @@ pub struct Store {
     pub(crate) epochs: Epochs,
     pub(crate) next_ticket: u64,
     pub(crate) fragments: u64,
-    io: Slab<Pending>,
+    pub(crate) io: Inflight,
     actions: VecDeque<Action>,
     run: VecDeque<TaskKey>,
     pub(crate) stalled: Vec<TaskKey>,
@@ -208,6 +204,7 @@ pub(crate) struct Opened {
     pub(crate) copies: u32,
     pub(crate) slots: [Vec<Extent>; 2],
     pub(crate) checkpoint_generation: u64,
+    pub(crate) deadline: Duration,
 }
 
 impl Store {
@@ -240,7 +237,7 @@ impl Store {
             epochs: Epochs::default(),
             next_ticket: 1,
             fragments,
-            io: Slab::new(),
+            io: Inflight::new(opened.deadline),
             actions: VecDeque::new(),
             run: VecDeque::new(),
             stalled: Vec::new(),
@@ -316,7 +313,8 @@ impl Store {
         Ok(((first << shift) / BLOCK, (end << shift).div_ceil(BLOCK)))
     }
 
-    /// Reports the end of a member I/O. A read into an owned buffer gives the buffer back.
+    /// Reports the end of a member I/O, however late. A read into an owned buffer gives the
+    /// buffer back.
     ///
     /// # Panics
     ///
@@ -327,9 +325,19 @@ impl Store {
         result: Result<(), IoError>,
         data: Option<Buffer>,
     ) {
-        let pending = self.io.remove(token.0);
+        if let Some(pending) = self.io.end(token) {
+            self.io_ended(token, pending, result.is_err(), data);
+        }
+    }
+
+    pub(crate) fn io_ended(
+        &mut self,
+        token: IoToken,
+        pending: Pending,
+        failed: bool,
+        data: Option<Buffer>,
+    ) {
         self.stirred |= !matches!(pending.route, Route::Direct(_));
-        let failed = result.is_err();
         if !failed && matches!(pending.kind, IoKind::Write { .. }) {
             self.settlement.member(pending.member).touched();
         }
@@ -367,12 +375,15 @@ impl Store {
     }
 
     /// Takes the steps that can be taken at `now`, which never goes back. Returns when to call
-    /// it again if nothing else happens before.
+    /// it again if nothing else happens before. What has completed by `now` has to be reported
+    /// first, or it may count as late.
     pub fn pump(&mut self, now: Monotonic, payloads: &dyn Payloads) -> Wake {
         self.now = self.now.max(now);
+        self.find_late();
         self.let_through();
         let idle = !self.stirred && !self.progress && self.later.is_empty() && self.run.is_empty();
         if idle && self.alloc.quarantined() == 0 {
+            self.io.handed_over(self.now);
             return self.next_wake();
         }
         self.stirred = false;
@@ -399,6 +410,7 @@ impl Store {
             }
         }
         self.start_background();
+        self.io.handed_over(self.now);
         self.next_wake()
     }
 
@@ -406,7 +418,7 @@ impl Store {
         if !self.run.is_empty() || !self.later.is_empty() {
             return Wake::Now;
         }
-        self.gates.due().map_or(Wake::OnEvent, Wake::At)
+        self.gates.due().into_iter().chain(self.io.due()).min().map_or(Wake::OnEvent, Wake::At)
     }
 
     /// The next thing for the driver to do.
@@ -417,7 +429,7 @@ impl Store {
     /// Whether nothing is under way: no request, no call, no background work.
     pub fn is_idle(&self) -> bool {
         self.tasks.is_empty()
-            && self.io.is_empty()
+            && self.io.is_idle()
             && self.actions.is_empty()
             && self.gates.is_idle()
     }
@@ -587,7 +599,7 @@ impl Store {
             self.tasks[key].waits.io += 1;
         }
         debug_assert!(self.is_present(member), "I/O to a member that is not there");
-        let token = IoToken(self.io.insert(Pending { route, member, kind }));
+        let token = self.io.begin(Pending { route, member, kind });
         let offset = ByteOffset(offset);
         self.actions.push_back(Action::Io(MemberIo { token, member, kind, offset, length, data }));
     }
@@ -631,6 +643,10 @@ impl Store {
     }
 
     pub(crate) fn wait_for_entry(&mut self, key: TaskKey, lsn: Lsn) {
+        if self.failure.is_some() {
+            // It is not written any more.
+            return;
+        }
         let waits = &mut self.tasks[key].waits;
         waits.entry = waits.entry.max(lsn.0);
         self.entry_waiters.entry(lsn).or_default().push(key);

@@ -476,6 +476,24 @@ pub(crate) const DEFECTS: &[Defect] = &[
         }],
     },
     Defect {
+        name: "lost-copy-ends-data-flushes",
+        wrong: "A flush is acknowledged without the data of a member whose copy of the log was lost.",
+        file: "members",
+        changes: &[Change {
+            find: "round.member != member || round.data",
+            replacement: "round.member != member",
+        }],
+    },
+    Defect {
+        name: "held-back-out-of-order",
+        wrong: "A request overtakes one that it overlaps, because limits hold that one back.",
+        file: "qos",
+        changes: &[Change {
+            find: "(Some(behind), Some(other)) => other.number > behind,",
+            replacement: "(Some(_), Some(_)) => true,",
+        }],
+    },
+    Defect {
         name: "snapshot-data-not-flushed",
         wrong: "A snapshot is acknowledged before the data of its volume is durable.",
         file: "admin",

@@ -14,6 +14,8 @@ use fathom_test_support::{
 };
 use uuid::Uuid;
 
+mod hang;
+
 use crate::{
     model::{Crash, Device, Existence, Expected, Model, SECTOR, content, tag},
     pool::{CLUSTER, METADATA, SLOT_BYTES, Shape, new_disks, new_pool, new_volume},
@@ -23,6 +25,8 @@ use crate::{
 const REQUESTS_MAX: usize = 16;
 const VOLUMES_MAX: usize = 4;
 const SNAPSHOTS_MAX: usize = 6;
+/// A member hangs once in so many steps.
+const HANG_EVERY: u64 = 500;
 
 /// How long a history is.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +54,8 @@ pub struct Summary {
     pub full: u64,
     /// Requests that limits held back, in the lives that ended well.
     pub held_back: u64,
+    /// Members that hung past their deadline.
+    pub hung: u64,
 }
 
 enum Under {
@@ -108,6 +114,9 @@ struct History {
     next_uuid: u128,
     /// Flushes are rare: much is unsettled at any time.
     careless: bool,
+    options: OpenOptions,
+    /// A member hung past the deadline: until the next crash requests may fail.
+    hung: bool,
     summary: Summary,
 }
 
@@ -122,6 +131,9 @@ pub fn run(seed: u64, length: Length) -> Result<Summary, String> {
         history.step()?;
         if history.random.chance(1, length.crash_every) {
             history.crash()?;
+        }
+        if history.random.chance(1, HANG_EVERY) {
+            history.hang()?;
         }
     }
     history.end()?;
@@ -210,6 +222,8 @@ impl History {
             shape,
             model: Model::default(),
             careless: random.chance(1, 3),
+            options: OpenOptions::WHOLE,
+            hung: false,
             random,
             under: BTreeMap::new(),
             call: None,
@@ -398,6 +412,7 @@ impl History {
                 self.summary.full += 1;
                 self.refused(device, operation, first, count);
                 let flags = self.record(device).map(|record| record.flags);
+                let flags = flags.filter(|_| !self.hung);
                 if flags.is_some_and(|flags| flags.thick) {
                     return Err(format!("thick volume {device:x} met a full pool"));
                 }
@@ -413,6 +428,10 @@ impl History {
                     }
                 }
             }
+            // What was there before it may be there, and it, too.
+            (_, Err(Error::NotReady | Error::WriteFault | Error::ReadFault)) if self.hung => {}
+            // What they expect may have been refused.
+            (Under::Read { .. } | Under::Compare { .. }, _) if self.hung => {}
             // It was held back, and its device is being deleted.
             (under, Err(Error::NotReady)) if !self.is_sure(under.device()) => {
                 if let Under::Write { device, first, count, .. } = under {
@@ -726,7 +745,7 @@ impl History {
                 let operations = self.random.below(16);
                 disks.0[usize::try_from(victim).expect("small")].die_after(operations);
             }
-            match Rig::open(disks, OpenOptions::default()) {
+            match Rig::open(disks, self.options) {
                 Ok(rig) => break rig,
                 Err(failed) => {
                     let error;
@@ -756,7 +775,7 @@ impl History {
         let observed = observe(&mut rig, &mut random);
         let explain = |error: String| format!("{error} (crash {crash:?}, cut {cut:?})");
         self.model.check(&observed, crash).map_err(explain)?;
-        if !self.random.chance(1, 4) {
+        if !self.hung && !self.random.chance(1, 4) {
             return Ok(());
         }
         // Life goes on from here. What was observed stays, whatever is done in the background.
@@ -769,6 +788,7 @@ impl History {
         }
         self.count_held_back();
         self.rig = rig;
+        self.hung = false;
         self.under.clear();
         self.call = None;
         Ok(())

@@ -104,6 +104,9 @@ pub struct Rig {
     slots: BTreeMap<MemberIndex, usize>,
     data: Data,
     pending: Vec<MemberIo>,
+    /// Members that do not answer, and what waits for them.
+    hanging: BTreeSet<MemberIndex>,
+    stuck: Vec<MemberIo>,
     executed: Vec<Executed>,
     /// I/Os that take long.
     slow: BTreeSet<IoToken>,
@@ -135,6 +138,8 @@ impl Rig {
                 slots: opening.members,
                 data: Data::default(),
                 pending: Vec::new(),
+                hanging: BTreeSet::new(),
+                stuck: Vec::new(),
                 executed: Vec::new(),
                 slow: BTreeSet::new(),
                 taken: 0,
@@ -174,6 +179,10 @@ impl Rig {
         while let Some(action) = self.store.next_action() {
             match action {
                 Action::Io(io) => {
+                    if self.hanging.contains(&io.member) {
+                        self.stuck.push(io);
+                        continue;
+                    }
                     self.taken += 1;
                     if Random::new(self.taken).chance(1, 8) {
                         self.slow.insert(io.token);
@@ -197,14 +206,33 @@ impl Rig {
         }
     }
 
-    /// Whether the store waits for the rig.
+    /// From now on a member does not answer.
+    pub fn hang(&mut self, member: MemberIndex) {
+        self.hanging.insert(member);
+        let (stuck, pending) =
+            core::mem::take(&mut self.pending).into_iter().partition(|io| io.member == member);
+        self.pending = pending;
+        self.stuck.extend::<Vec<MemberIo>>(stuck);
+    }
+
+    /// A member answers again, also what it was asked long ago.
+    pub fn wake_up(&mut self, member: MemberIndex) {
+        self.hanging.remove(&member);
+        let (pending, stuck): (Vec<_>, Vec<_>) =
+            core::mem::take(&mut self.stuck).into_iter().partition(|io| io.member == member);
+        self.stuck = stuck;
+        self.pending.extend(pending);
+    }
+
+    /// Whether the store waits for the rig, members that hang apart.
     pub fn has_io(&self) -> bool {
         !self.pending.is_empty() || !self.executed.is_empty()
     }
 
-    /// Whether nothing is under way and the store wants nothing.
+    /// Whether nothing is under way but at members that hang, and the store wants nothing.
     pub fn is_quiet(&self) -> bool {
-        !self.has_io() && self.wake == Wake::OnEvent && self.store.is_idle()
+        let rests = !self.has_io() && self.wake == Wake::OnEvent;
+        rests && (self.store.is_idle() || !self.stuck.is_empty())
     }
 
     /// Executes a pending I/O, or reports an executed one. Slow ones come seldom while there are
@@ -300,10 +328,9 @@ impl Rig {
     /// With `cut` power is lost, else only the daemon dies.
     pub fn crash(&mut self, random: &mut Random, cut: Option<Cut>) -> Disks {
         let mut disks = self.disks.clone();
-        let mut order: Vec<usize> = (0..self.pending.len()).collect();
-        random.shuffle(&mut order);
-        for at in order {
-            let io = &self.pending[at];
+        let mut under: Vec<&MemberIo> = self.pending.iter().chain(&self.stuck).collect();
+        random.shuffle(&mut under);
+        for io in under {
             let IoKind::Write { fua } = io.kind else { continue };
             if random.chance(1, 2) {
                 continue;

@@ -35,6 +35,7 @@ fn every_crash_leaves_what_was_promised() {
                 total.requests += summary.requests;
                 total.full += summary.full;
                 total.held_back += summary.held_back;
+                total.hung += summary.hung;
             }
             Err(error) => panic!("seed {seed}: {error}\n{replay}"),
         }

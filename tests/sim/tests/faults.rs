@@ -114,7 +114,7 @@ fn with_a_second_copy_the_pool_goes_on_and_remembers_the_stale_one() {
         let stale = MemberIndex(u16::try_from(failing).expect("small"));
         assert_eq!(
             story.rig.store.health(),
-            Health::Degraded { stale: vec![stale], gone: Vec::new() }
+            Health::Degraded { stale: vec![stale], gone: Vec::new(), late: Vec::new() }
         );
         let Story { mut rig, random } = story;
         for disk in &mut rig.disks.0 {
@@ -158,7 +158,8 @@ fn a_failed_flush_is_never_tried_again() {
     story.rig.disks.0[2].fail_flushes(false);
     assert_eq!(flush(&mut story, volumes[2]), Err(Error::NotReady), "the member is given up");
     assert_eq!(story.write(volumes[2], 0, 1, 9), Err(Error::NotReady));
-    let gone = Health::Degraded { stale: Vec::new(), gone: vec![MemberIndex(2)] };
+    let gone = vec![MemberIndex(2)];
+    let gone = Health::Degraded { stale: Vec::new(), gone, late: Vec::new() };
     assert_eq!(story.rig.store.health(), gone);
     assert_eq!(story.write(volumes[1], 5, 1, 9), Ok(()), "the others go on");
     assert_eq!(flush(&mut story, volumes[1]), Ok(()));

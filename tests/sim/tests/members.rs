@@ -144,7 +144,7 @@ fn a_member_without_unsettled_data_fails_alone() {
     story.write(last, KEPT.0, 1, 0x78).expect("in place");
     story.rig.disks.0[2].fail_flushes(true);
     assert_eq!(story.flush(last), Err(Error::WriteFault));
-    let gone = Health::Degraded { stale: Vec::new(), gone: vec![LAST] };
+    let gone = Health::Degraded { stale: Vec::new(), gone: vec![LAST], late: Vec::new() };
     assert_eq!(story.rig.store.health(), gone);
     assert_eq!(story.flush(last), Err(Error::NotReady));
     // Many times round the log.

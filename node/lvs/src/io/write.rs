@@ -37,7 +37,7 @@ pub(super) struct Piece {
     /// The entry of its Map, and the blocks that the Map made valid.
     pub(super) mapped: Option<(Lsn, BlockSet)>,
     /// It overwrites unsettled blocks that have these Maps.
-    overwrites: Option<Maps>,
+    pub(super) overwrites: Option<Maps>,
     issued: bool,
     outstanding: u32,
     failed: bool,
