@@ -8,6 +8,7 @@ use fathom_units::{ByteOffset, Monotonic};
 
 use crate::{
     admin::{Failed, Ticket},
+    fill::Event,
     geometry::MemberIndex,
 };
 
@@ -99,6 +100,8 @@ pub enum Action {
         /// Done, or why not.
         result: Result<(), Failed>,
     },
+    /// Something about the pool has changed; nothing has to be carried out.
+    Event(Event),
 }
 
 /// When [`crate::Store::pump`] has to be called again if nothing is submitted or reported before.

@@ -245,6 +245,11 @@ impl Store {
         self.call(Call::Pool(record), Vec::new(), Hold::Barrier)
     }
 
+    /// What is settable on the pool.
+    pub fn pool(&self) -> &PoolRecord {
+        &self.state.pool
+    }
+
     /// The volumes, deleted ones that are kept for their snapshots among them.
     pub fn volumes(&self) -> impl Iterator<Item = &VolumeRecord> {
         self.state.volumes.values()

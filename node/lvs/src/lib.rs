@@ -28,6 +28,7 @@ mod deadline;
 mod describe;
 mod device;
 mod direct;
+mod fill;
 mod io;
 mod limits;
 mod listing;
@@ -53,6 +54,7 @@ pub use action::{
 pub use admin::{Failed, NewSnapshot, NewVolume, Refused, Ticket};
 pub use create::{CreateError, NewMember, NewPool, create};
 pub use deadline::IO_DEADLINE;
+pub use fill::{Event, Fill};
 pub use listing::{BlockRange, Page};
 pub use medium::{Medium, MediumError};
 pub use members::Health;

@@ -95,22 +95,29 @@ impl Store {
         if percent == 0 {
             return Ok(());
         }
-        let promised: u128 = self
-            .state
-            .volumes
-            .values()
-            .filter(|volume| volume.tip.is_some())
-            .map(|volume| u128::from(volume.size.0))
-            .sum::<u128>()
-            + u128::from(extra);
-        let capacity =
-            u128::from(self.alloc.capacity()) * u128::from(self.state.cluster_size.bytes());
-        let allowed = capacity * percent / 100;
+        let promised = self.promised() + u128::from(extra);
+        let allowed = self.capacity_bytes() * percent / 100;
         if promised <= allowed {
             return Ok(());
         }
         let count = |bytes: u128| ByteCount(u64::try_from(bytes).unwrap_or(u64::MAX));
         Err(Refused::Overcommitted { promised: count(promised), allowed: count(allowed) })
+    }
+
+    /// What all volumes promise, in bytes.
+    pub(crate) fn promised(&self) -> u128 {
+        let live = self.state.volumes.values().filter(|volume| volume.tip.is_some());
+        live.map(|volume| u128::from(volume.size.0)).sum()
+    }
+
+    /// All clusters of all members, in bytes.
+    pub(crate) fn capacity_bytes(&self) -> u128 {
+        u128::from(self.alloc.capacity()) * u128::from(self.state.cluster_size.bytes())
+    }
+
+    /// Free clusters that are not kept for thick volumes.
+    pub(crate) fn unreserved(&self) -> u64 {
+        self.alloc.free().saturating_sub(self.reserved())
     }
 
     /// Whether a checkpoint could hold more fragments and objects. A part is kept back for

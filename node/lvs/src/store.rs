@@ -32,6 +32,7 @@ use crate::{
     checkpoint::CheckpointTask,
     device::Devices,
     direct::Direct,
+    fill::Gauge,
     format::{
         checksum::Seed,
         label::{Extent, Label},
@@ -171,6 +172,7 @@ pub struct Store {
     pub(crate) gates: Gates<Request>,
     /// What can be read or written now: follows from the volumes and snapshots.
     pub(crate) devices: Devices,
+    pub(crate) gauge: Gauge,
     pub(crate) tasks: Slab<Task>,
     pub(crate) ranges: BTreeMap<ObjectId, Ranges<TaskKey>>,
     pub(crate) epochs: Epochs,
@@ -232,6 +234,7 @@ impl Store {
             space_wanted: false,
             now: Monotonic(0),
             gates: Gates::new(),
+            gauge: Gauge::new(),
             tasks: Slab::new(),
             ranges: BTreeMap::new(),
             epochs: Epochs::default(),
@@ -411,6 +414,7 @@ impl Store {
         }
         self.start_background();
         self.io.handed_over(self.now);
+        self.tell_fill();
         self.next_wake()
     }
 
@@ -609,6 +613,9 @@ impl Store {
     }
 
     pub(crate) fn answer(&mut self, id: RequestId, result: Result<(), Error>) {
+        if result == Err(Error::CapacityExceeded) {
+            self.met_full();
+        }
         // What was under way when the pool failed may not have been logged.
         let result = if self.failure.is_some() { Err(Error::NotReady) } else { result };
         self.actions.push_back(Action::Complete(Completion { id, result }));
@@ -628,6 +635,7 @@ impl Store {
     /// Appends operations on objects as one entry, applies them, and lets `key` wait for it.
     pub(crate) fn commit(&mut self, key: TaskKey, ops: &[Op]) -> Lsn {
         self.change_limits(ops);
+        self.gauge.objects_changed();
         for op in ops {
             self.state.apply_object(op).expect("operations are built from the state");
             self.devices.follow(&self.state, op);

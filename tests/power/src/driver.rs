@@ -174,6 +174,7 @@ impl Driver {
                     let data = self.data.0.remove(&id).expect("a request completes once");
                     self.answers.push_back(Answer::Request { id: id.0, result, data });
                 }
+                Action::Event(_) => {}
                 Action::Done { ticket, result } => {
                     if self.call.take() != Some(ticket) {
                         return Err("a call ended that was not under way".to_owned());

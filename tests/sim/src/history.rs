@@ -1,12 +1,10 @@
 //! One seed, one history: a random workload with crashes along the way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fathom_block::{Error, Operation, RequestId};
 use fathom_lvs::{
-    Failed, NewSnapshot, OpenOptions, Ticket,
-    format::op::{QosLimits, Rates, VolumeRecord},
-    geometry::ObjectId,
+    Failed, Fill, NewSnapshot, OpenOptions, Ticket, format::op::VolumeRecord, geometry::ObjectId,
 };
 use fathom_test_support::{
     disk::{Cut, SimulatedDisk},
@@ -14,7 +12,9 @@ use fathom_test_support::{
 };
 use uuid::Uuid;
 
+mod fill;
 mod hang;
+mod limits;
 
 use crate::{
     model::{Crash, Device, Existence, Expected, Model, SECTOR, content, tag},
@@ -117,6 +117,8 @@ struct History {
     options: OpenOptions,
     /// A member hung past the deadline: until the next crash requests may fail.
     hung: bool,
+    /// How full the pool is, as far as it was told.
+    told: Fill,
     summary: Summary,
 }
 
@@ -150,7 +152,9 @@ fn formatted(random: &mut Random) -> Result<(Disks, Shape), String> {
         clusters: if random.chance(1, 3) { 6 + random.below(24) } else { 64 },
     };
     let mut disks = new_disks(random, shape);
-    let new = new_pool(random, shape);
+    let mut new = new_pool(random, shape);
+    let mut percent = || u16::try_from(random.below(101)).expect("small");
+    (new.record.watermark_low_percent, new.record.watermark_high_percent) = (percent(), percent());
     fathom_lvs::create(&mut disks, &new).map_err(|error| error.to_string())?;
     Ok((disks, shape))
 }
@@ -224,6 +228,7 @@ impl History {
             careless: random.chance(1, 3),
             options: OpenOptions::WHOLE,
             hung: false,
+            told: Fill::default(),
             random,
             under: BTreeMap::new(),
             call: None,
@@ -381,6 +386,7 @@ impl History {
     }
 
     fn take_events(&mut self) -> Result<(), String> {
+        self.take_told()?;
         for event in core::mem::take(&mut self.rig.events) {
             match event {
                 Event::Completed(id, result, data) => {
@@ -495,47 +501,6 @@ impl History {
     fn is_sure(&self, device: u128) -> bool {
         let device = self.model.devices.get(&device);
         device.is_some_and(|device| device.existence == Existence::Sure)
-    }
-
-    /// The operations on a device that its limits hold back: the last ones of each direction.
-    fn held_back(&self, device: u128) -> BTreeSet<u64> {
-        let object = self.object(device).expect("a device that is sure exists");
-        let held = self.rig.store.held_back(object).unwrap_or_default();
-        let last = |count: usize, fits: fn(&Under) -> bool| {
-            let under =
-                self.under.values().rev().filter(move |(_, under)| under.device() == device);
-            under.filter(move |(_, under)| fits(under)).map(|&(operation, _)| operation).take(count)
-        };
-        let reads = last(held.reads_waiting, |under| {
-            matches!(under, Under::Read { .. } | Under::Compare { .. })
-        });
-        reads
-            .chain(last(held.writes_waiting, |under| matches!(under, Under::Write { .. })))
-            .collect()
-    }
-
-    fn some_limits(&mut self) -> QosLimits {
-        let mut rates = |unit: u64| {
-            let mut rate = || match self.random.below(3) {
-                0 => (1 + self.random.below(200)) * unit,
-                _ => 0,
-            };
-            Rates { all: rate(), read: rate(), write: rate() }
-        };
-        // A request takes some steps of a microsecond: a few of these limits are felt.
-        let (iops, bandwidth) = (rates(2_000), rates(8 << 20));
-        QosLimits { burst_s: u32::from(self.random.chance(1, 4)), iops, bandwidth }
-    }
-
-    fn change_limits(&mut self) -> Result<(), String> {
-        let Some(volume) = self.volume() else { return Ok(()) };
-        let limits =
-            if self.random.chance(1, 3) { QosLimits::default() } else { self.some_limits() };
-        let record = VolumeRecord { limits, ..self.record(volume).expect("it exists").clone() };
-        // A pool whose metadata is full refuses it.
-        let Ok(ticket) = self.rig.store.update_volume(record) else { return Ok(()) };
-        self.call = Some((ticket, Call::Limit));
-        Ok(())
     }
 
     fn count(&self, snapshots: bool) -> usize {
@@ -669,30 +634,6 @@ impl History {
         Ok(())
     }
 
-    /// Reads that are held back come after the rollback: they see what it brought, but where a
-    /// write comes between.
-    fn expect_rollback(&mut self, volume: u128, rollback: u64, held: &BTreeSet<u64>) {
-        let content = &self.model.devices[&volume];
-        for (operation, under) in self.under.values_mut() {
-            let (first, expected, equal) = match under {
-                Under::Read { first, expected, .. } => (*first, expected, None),
-                Under::Compare { first, expected, equal, .. } => (*first, expected, Some(equal)),
-                _ => continue,
-            };
-            if !held.contains(operation) {
-                continue;
-            }
-            for (sector, expected) in (first..).zip(expected) {
-                if !held.contains(&expected.operation) {
-                    *expected = content.given_by(sector, rollback);
-                }
-            }
-            if let Some(equal) = equal {
-                *equal = None;
-            }
-        }
-    }
-
     fn grow(&mut self) -> Result<(), String> {
         let Some(volume) = self.volume() else { return Ok(()) };
         let more = usize::try_from(8 * (1 + self.random.below(64))).expect("small");
@@ -789,15 +730,10 @@ impl History {
         self.count_held_back();
         self.rig = rig;
         self.hung = false;
+        self.told = Fill::default();
         self.under.clear();
         self.call = None;
         Ok(())
-    }
-
-    fn count_held_back(&mut self) {
-        let store = &self.rig.store;
-        let held = store.volumes().filter_map(|volume| store.held_back(volume.id));
-        self.summary.held_back += held.map(|held| held.requests).sum::<u64>();
     }
 
     /// The end: everything is right, and when everything is deleted everything is free.

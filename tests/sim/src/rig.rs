@@ -114,6 +114,8 @@ pub struct Rig {
     taken: u64,
     /// What the store answered.
     pub events: Vec<Event>,
+    /// What the store said of how full the pool is.
+    pub told: Vec<fathom_lvs::Event>,
     /// Log entries that opening replayed.
     pub replayed: u64,
     /// Blocks that opening took back.
@@ -144,6 +146,7 @@ impl Rig {
                 slow: BTreeSet::new(),
                 taken: 0,
                 events: Vec::new(),
+                told: Vec::new(),
                 replayed: opening.replayed,
                 taken_back: opening.taken_back,
                 next_request: 1,
@@ -201,6 +204,7 @@ impl Rig {
                     let data = self.data.0.remove(&id).expect("a request completes once");
                     self.events.push(Event::Completed(id, result, data));
                 }
+                Action::Event(event) => self.told.push(event),
                 Action::Done { ticket, result } => self.events.push(Event::Done(ticket, result)),
             }
         }
