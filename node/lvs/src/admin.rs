@@ -17,6 +17,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
+    acceptance::LAYERS_MAX,
     action::Action,
     format::{
         Malformed,
@@ -84,6 +85,9 @@ pub enum Refused {
     /// The pool's metadata has no room for more objects or fragments.
     #[error("the pool's metadata is full; delete volumes or snapshots")]
     MetadataFull,
+    /// Every id of the pool has been used once.
+    #[error("the pool has used up its ids for layers or objects; move its volumes to a new pool")]
+    NoIds,
     /// More was asked for at once than one log entry holds.
     #[error("this takes {bytes} bytes of the log at once, and {most} are possible")]
     TooMuch {
@@ -360,7 +364,28 @@ impl Store {
         Ok((ops, members))
     }
 
+    /// Whether there are ids left for what a call makes, and the pool may have so many layers.
+    fn check_ids(&self, call: &Call) -> Result<(), Refused> {
+        let needed = match call {
+            Call::Create(_) => 2,
+            Call::Snapshot(new) => new.len(),
+            Call::Rollback(..) => 1,
+            _ => return Ok(()),
+        };
+        let layers = u32::try_from(needed).ok();
+        if layers.and_then(|layers| self.state.next_layer.checked_add(layers)).is_none()
+            || self.state.next_object.checked_add(needed as u64).is_none()
+        {
+            return Err(Refused::NoIds);
+        }
+        if self.state.layers.len() + needed > LAYERS_MAX {
+            return Err(Refused::MetadataFull);
+        }
+        Ok(())
+    }
+
     fn changes(&self, call: &Call) -> Result<(Vec<Op>, u32), Refused> {
+        self.check_ids(call)?;
         let ops = match call {
             Call::Create(new) => return self.create(new),
             Call::Update(record) => self.update(record)?,

@@ -281,7 +281,8 @@ fn capture_objects(state: &State, first: Key, chunk: &mut Chunk) -> Option<Key> 
     None
 }
 
-fn slot_of(generation: u64) -> usize {
+/// Which slot a generation of a checkpoint lies in.
+pub(crate) fn slot_of(generation: u64) -> usize {
     usize::from(generation % 2 == 1)
 }
 

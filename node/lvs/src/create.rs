@@ -9,6 +9,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
+    acceptance::{self, LOG_MAX, SLOT_MIN},
     format::{
         Malformed,
         checksum::Seed,
@@ -21,14 +22,15 @@ use crate::{
     geometry::{
         BLOCK, CLUSTERS_MAX, ClusterNo, ClusterSize, Lsn, MEMBERS_MAX, MemberIndex, Segment,
     },
-    log::{LogStart, log_bytes_min},
+    log::LogStart,
     medium::{Medium, MediumError},
     open::{write_checkpoint, write_label},
     state::State,
 };
 
-/// The smallest checkpoint slot, in bytes: room for some volumes beside what every checkpoint takes.
-const SLOT_MIN: u64 = 192 << 10;
+/// More than any member has: sizes that are asked for are cut here, so that sums of them do not
+/// overflow.
+const BYTES_MAX: u64 = 1 << 56;
 /// Bytes at the start of a member that have to be zero, if it is not to be taken for somebody
 /// else's.
 const FOREIGN_BYTES: usize = 64 << 10;
@@ -105,6 +107,14 @@ pub enum CreateError {
         /// The least size.
         needed: ByteCount,
     },
+    /// The log is larger than what is held in memory when the pool is opened.
+    #[error("a log of {size} is too large; {most} is the most")]
+    LogTooLarge {
+        /// The size asked for.
+        size: ByteCount,
+        /// The largest size.
+        most: ByteCount,
+    },
     /// A checkpoint slot cannot hold the metadata of the clusters that the pool has.
     #[error("a checkpoint slot of {size} is too small for this pool; {needed} are needed")]
     SlotTooSmall {
@@ -141,17 +151,20 @@ pub fn create(medium: &mut dyn Medium, new: &NewPool) -> Result<(), CreateError>
         }
     }
     let sizes: Vec<u64> = (0..count).map(|slot| medium.size(slot) / BLOCK * BLOCK).collect();
-    let (slot_bytes, log_bytes) = metadata_bytes(new, sizes.iter().sum());
+    let total = sizes.iter().fold(0u64, |sum, &size| sum.saturating_add(size));
+    let (slot_bytes, log_bytes) = metadata_bytes(new, total);
     if slot_bytes < SLOT_MIN {
         let (size, needed) = (ByteCount(slot_bytes), ByteCount(SLOT_MIN));
         return Err(CreateError::SlotTooSmall { size, needed });
     }
-    // An entry holds a proof for each block of a cluster.
-    let entry = (u64::from(new.cluster_size.blocks()) * 8 + 256).next_multiple_of(BLOCK);
-    let needed = log_bytes_min(count as u64, entry);
+    let needed = acceptance::log_least(new.cluster_size, count);
     if log_bytes < needed {
         let (size, needed) = (ByteCount(log_bytes), ByteCount(needed));
         return Err(CreateError::LogTooSmall { size, needed });
+    }
+    if log_bytes > LOG_MAX {
+        let (size, most) = (ByteCount(log_bytes), ByteCount(LOG_MAX));
+        return Err(CreateError::LogTooLarge { size, most });
     }
     let layout = |slot: usize| {
         let metadata = if slot < 2 { 2 * slot_bytes + log_bytes } else { 0 };
@@ -213,8 +226,8 @@ pub fn create(medium: &mut dyn Medium, new: &NewPool) -> Result<(), CreateError>
     let start = LogStart { lsn: Lsn(1), position: 0, previous: 0 };
     let copies: Vec<usize> = (0..count.min(2)).collect();
     let seed = Seed::of_pool(new.uuid);
-    let written = write_checkpoint(medium, &copies, &labels[0].slot_a, seed, &state, 2, 1, start)?;
-    assert!(written, "a checkpoint of an empty pool fits the smallest slot");
+    // A checkpoint of an empty pool fits the smallest slot.
+    write_checkpoint(medium, &copies, &labels[0].slot_a, seed, &state, 2, 1, start)?;
     for (slot, label) in labels.iter().enumerate() {
         write_label(medium, slot, label)?;
     }
@@ -226,9 +239,10 @@ fn metadata_bytes(new: &NewPool, total: u64) -> (u64, u64) {
     let clusters = new.cluster_size.clusters_for(total);
     let bitmaps = 2 * u64::from(new.cluster_size.blocks().div_ceil(64)) * 8;
     let objects = (total / 512).clamp(1 << 20, 64 << 20);
-    let slot = new.slot_bytes.unwrap_or(clusters * (16 + bitmaps) + objects);
+    let slot = new.slot_bytes.unwrap_or(clusters.saturating_mul(16 + bitmaps) + objects);
     let log = new.log_bytes.unwrap_or((total / 16384).clamp(4 << 20, 64 << 20));
-    (slot.next_multiple_of(BLOCK), log.next_multiple_of(BLOCK))
+    let whole = |bytes: u64| bytes.min(BYTES_MAX).next_multiple_of(BLOCK);
+    (whole(slot), whole(log))
 }
 
 fn refuse_foreign(medium: &mut dyn Medium, slot: usize) -> Result<(), CreateError> {
@@ -245,6 +259,9 @@ fn refuse_foreign(medium: &mut dyn Medium, slot: usize) -> Result<(), CreateErro
     }
     let length = usize::try_from(size).unwrap_or(usize::MAX).min(FOREIGN_BYTES);
     let mut bytes = vec![0; length / LABEL_SIZE * LABEL_SIZE];
+    if bytes.is_empty() {
+        return Ok(());
+    }
     medium.read(slot, 0, &mut bytes)?;
     match bytes.iter().position(|&byte| byte != 0) {
         Some(offset) => Err(CreateError::Foreign { slot, offset: offset as u64 }),

@@ -22,6 +22,8 @@ mod open;
 mod replay;
 mod scan;
 
+mod acceptance;
+
 mod action;
 mod admin;
 mod deadline;

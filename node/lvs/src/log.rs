@@ -19,7 +19,7 @@ use fathom_block::Buffer;
 use crate::{
     format::{
         checksum::Seed,
-        entry::{self, ENTRY_HEADER, ENTRY_MAX, EntryHeader},
+        entry::{self, ENTRY_CLUSTERS_MAX, ENTRY_HEADER, ENTRY_MAX, EntryHeader},
         label::Extent,
         op::Op,
     },
@@ -85,10 +85,22 @@ impl Ring {
     }
 }
 
+/// The longest entry of a log, in bytes.
+fn entry_max(ring: &Ring) -> u64 {
+    (ring.length() / 32).clamp(BLOCK, ENTRY_MAX as u64) / BLOCK * BLOCK
+}
+
+/// The most bytes of operations that fit in one entry of a log.
+pub(crate) fn payload_max(ring: &Ring) -> usize {
+    usize::try_from(entry_max(ring)).expect("at most 64 KiB") - ENTRY_HEADER
+}
+
 /// A batch of operations that is not sealed yet.
 struct Batch {
     lsn: Lsn,
     payload: Vec<u8>,
+    /// Logical clusters that its operations name, [`Op::logical_clusters`].
+    clusters: usize,
     /// Somebody waits for it.
     urgent: bool,
 }
@@ -146,7 +158,7 @@ impl Log {
         checkpoint_generation: u64,
     ) -> Self {
         let before = Lsn(start.lsn.0 - 1);
-        let open = Batch { lsn: start.lsn, payload: Vec::new(), urgent: false };
+        let open = Batch { lsn: start.lsn, payload: Vec::new(), clusters: 0, urgent: false };
         Self {
             ring,
             seed,
@@ -164,14 +176,13 @@ impl Log {
         }
     }
 
-    /// The longest entry of this log, in bytes.
     fn entry_max(&self) -> u64 {
-        (self.ring.length() / 32).clamp(BLOCK, ENTRY_MAX as u64) / BLOCK * BLOCK
+        entry_max(&self.ring)
     }
 
     /// The most bytes of operations that fit in one entry.
     pub(crate) fn payload_max(&self) -> usize {
-        usize::try_from(self.entry_max()).expect("at most 64 KiB") - ENTRY_HEADER
+        payload_max(&self.ring)
     }
 
     /// Whether operations of requests may be appended: a quarter of the log, and some entries
@@ -205,9 +216,13 @@ impl Log {
     /// When they do not fit in one entry: callers bound what they append.
     pub(crate) fn append(&mut self, ops: &[Op], urgent: bool) -> Lsn {
         let length: usize = ops.iter().map(|op| op.encoded_len(self.blocks_per_cluster)).sum();
+        let named = ops.iter().map(|op| op.logical_clusters(self.blocks_per_cluster));
+        let clusters: usize = named.sum();
         let limit = self.payload_max();
         assert!(length <= limit, "{length} bytes of operations do not fit in a log entry");
-        if self.open().payload.len() + length > limit {
+        assert!(clusters <= ENTRY_CLUSTERS_MAX, "{clusters} clusters are too many for an entry");
+        let open = self.open();
+        if open.payload.len() + length > limit || open.clusters + clusters > ENTRY_CLUSTERS_MAX {
             self.close();
         }
         let blocks = self.blocks_per_cluster;
@@ -215,6 +230,7 @@ impl Log {
         for op in ops {
             op.encode(blocks, &mut batch.payload);
         }
+        batch.clusters += clusters;
         batch.urgent |= urgent;
         batch.lsn
     }
@@ -247,7 +263,7 @@ impl Log {
 
     fn open_next(&mut self) {
         let lsn = Lsn(self.open_lsn().0 + 1);
-        self.batches.push_back(Batch { lsn, payload: Vec::new(), urgent: false });
+        self.batches.push_back(Batch { lsn, payload: Vec::new(), clusters: 0, urgent: false });
     }
 
     /// The LSN that an operation appended now would get, at least.

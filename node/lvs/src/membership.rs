@@ -8,6 +8,7 @@ use fathom_units::ByteCount;
 use uuid::Uuid;
 
 use crate::{
+    acceptance,
     format::{
         Malformed,
         label::{self, LABEL_SIZE, Label, LabelMember, MemberRole},
@@ -28,6 +29,11 @@ pub(crate) fn read_labels(medium: &mut dyn Medium) -> Result<Labels, OpenError> 
     let mut pool = None;
     for slot in 0..medium.slots() {
         let label = read_label(medium, slot)?;
+        acceptance::check_label(&label).map_err(|(field, detail)| OpenError::Unusable {
+            slot,
+            field,
+            detail,
+        })?;
         let expected = *pool.get_or_insert(label.pool);
         if label.pool != expected {
             return Err(OpenError::OtherPool { slot, found: label.pool, expected });
@@ -60,9 +66,10 @@ fn read_label(medium: &mut dyn Medium, slot: usize) -> Result<Label, OpenError> 
         }
         match Label::decode(&bytes) {
             Ok(label) => {
-                // The last copy lies where the member ended when the label was written.
+                // The last copy lies where the member ended when the label was written. Only the
+                // first two know: one that names another place on and on is not followed.
                 let last = label::label_offsets(label.member_size)[2];
-                if !offsets.contains(&last) {
+                if next <= 2 && !offsets.contains(&last) {
                     offsets.push(last);
                 }
                 if newest.as_ref().is_none_or(|other| label.generation > other.generation) {

@@ -164,6 +164,16 @@ pub enum OpenError {
         /// The number of the feature's bit.
         bit: u32,
     },
+    /// A label says what no pool can be driven by.
+    #[error("slot {slot}: the {field} in its label {detail}")]
+    Unusable {
+        /// The slot.
+        slot: usize,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// The metadata is damaged.
     #[error("pool \"{pool}\": {damage}")]
     Damaged {
@@ -209,7 +219,36 @@ pub(crate) fn write_label(
     medium.flush(slot)
 }
 
-/// Writes a whole checkpoint at once and makes it valid. Returns `false` when it does not fit.
+/// The lengths of the chunks of a checkpoint of `state`, in bytes.
+fn chunk_lengths(state: &State) -> Vec<u64> {
+    let mut lengths = Vec::new();
+    let mut next = Some(Key::MIN);
+    while let Some(first) = next {
+        let (payload, after) = crate::checkpoint::capture(state, first);
+        lengths.push((CHUNK_HEADER + payload.len()).next_multiple_of(BLOCK_LEN) as u64);
+        next = after;
+    }
+    lengths
+}
+
+/// Whether chunks of these lengths fit a slot.
+fn hold_chunks(extents: &[Extent], lengths: &[u64]) -> bool {
+    let ring = Ring::new(extents);
+    let mut position = SLOT_HEADER as u64;
+    for length in lengths {
+        position = ring.place(position, *length) + length;
+        if position > ring.length() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Writes a whole checkpoint at once and makes it valid.
+///
+/// # Panics
+///
+/// When it does not fit its slot.
 #[expect(clippy::too_many_arguments, reason = "what a slot header holds")]
 pub(crate) fn write_checkpoint(
     medium: &mut dyn Medium,
@@ -220,7 +259,7 @@ pub(crate) fn write_checkpoint(
     generation: u64,
     incarnation: u64,
     start: LogStart,
-) -> Result<bool, MediumError> {
+) -> Result<(), MediumError> {
     let ring = Ring::new(extents);
     let mut position = SLOT_HEADER as u64;
     let mut checksums = Vec::new();
@@ -229,9 +268,7 @@ pub(crate) fn write_checkpoint(
         let (payload, after) = crate::checkpoint::capture(state, first);
         let length = (CHUNK_HEADER + payload.len()).next_multiple_of(BLOCK_LEN);
         let begin = ring.place(position, length as u64);
-        if begin + length as u64 > ring.length() {
-            return Ok(false);
-        }
+        assert!(begin + length as u64 <= ring.length(), "the checkpoint fits its slot");
         let mut bytes = vec![0; length];
         bytes[CHUNK_HEADER..][..payload.len()].copy_from_slice(&payload);
         let header = ChunkHeader {
@@ -269,7 +306,7 @@ pub(crate) fn write_checkpoint(
         medium.write(copy, ring.locate(0).0, &bytes)?;
         medium.flush(copy)?;
     }
-    Ok(true)
+    Ok(())
 }
 
 /// What checking a pool found.
@@ -355,10 +392,17 @@ fn read_pool(medium: &mut dyn Medium, options: OpenOptions) -> Result<Read, Open
         copies: copies.iter().map(|&(_, slot)| slot).collect(),
         slots: [&layout.slot_a, &layout.slot_b],
         log: &layout.log,
+        layout: &layout,
+        table: &table,
         members: &members,
     };
     let replayed = replay(medium, &places)
         .map_err(|damage| OpenError::Damaged { pool: name.clone(), damage })?;
+    // Opening writes it to both. Nothing is written at all when that will fail.
+    let lengths = chunk_lengths(&replayed.state);
+    if !places.slots.iter().all(|extents| hold_chunks(extents, &lengths)) {
+        return Err(OpenError::SlotFull(name));
+    }
     Ok(Read { name, labels, members, table, missed, copies, layout, replayed })
 }
 
@@ -397,11 +441,7 @@ pub fn open(medium: &mut dyn Medium, options: OpenOptions) -> Result<Opening, Op
     for generation in [generation - 1, generation] {
         let extents = if generation.is_multiple_of(2) { &layout.slot_a } else { &layout.slot_b };
         let (state, end) = (&replayed.state, replayed.end);
-        let fits =
-            write_checkpoint(medium, &slots, extents, seed, state, generation, incarnation, end)?;
-        if !fits {
-            return Err(OpenError::SlotFull(name));
-        }
+        write_checkpoint(medium, &slots, extents, seed, state, generation, incarnation, end)?;
     }
     let end = replayed.end;
     let log = Log::new(

@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use crate::{
+    acceptance::{self, check_most},
     alloc::Allocator,
     blocks::BlockSet,
     format::{
@@ -24,18 +25,20 @@ use crate::{
             self, CHUNK_MAX, Class, Key, SLOT_HEADER, SlotHeader, decode_slot, read_chunk_header,
         },
         checksum::{self, Seed},
-        label::Extent,
+        entry::{self, ENTRY_CLUSTERS_MAX},
+        label::{Extent, Label, LabelMember},
         op::{Decoder, Op},
     },
     geometry::{
         BLOCK, BLOCK_LEN, ClusterNo, ClusterSize, LayerId, LogicalCluster, Lsn, MemberIndex,
         ObjectId,
     },
-    log::{LogStart, Ring},
+    log::{LogStart, Ring, payload_max},
     map::Fragment,
     medium::{Medium, MediumError},
     scan::{Entries, read_log},
     state::{Inconsistent, State},
+    store::UNSETTLED_MAX,
 };
 
 /// Why a pool's metadata cannot be used.
@@ -61,6 +64,34 @@ pub enum Damage {
     Mixed {
         /// The checkpoint's generation.
         generation: u64,
+    },
+    /// A header or the content of a slot contradicts itself.
+    #[error("checkpoint {generation} {detail}")]
+    Slot {
+        /// The checkpoint's generation.
+        generation: u64,
+        /// What is wrong with it.
+        detail: &'static str,
+    },
+    /// A chunk holds what does not belong there.
+    #[error(
+        "checkpoint {generation}, chunk {index}: its content is not in the order and range of its keys"
+    )]
+    Order {
+        /// The checkpoint's generation.
+        generation: u64,
+        /// The chunk.
+        index: u32,
+    },
+    /// Entries that a checkpoint contains already are missing from the log.
+    #[error("checkpoint {generation} contains log entry {}, but the log ends before entry {}", lsn.0, end.0)]
+    Behind {
+        /// The checkpoint's generation.
+        generation: u64,
+        /// The newest entry that it contains.
+        lsn: Lsn,
+        /// The first entry that is not there.
+        end: Lsn,
     },
     /// An entry that was durable is missing.
     #[error("log entry {} at byte {offset} is missing or bad, but entry {} says that it was durable", lsn.0, later.0)]
@@ -117,6 +148,60 @@ pub enum Damage {
         /// Its id.
         id: u64,
     },
+    /// A number is beyond what the format allows, or cannot be counted on.
+    #[error("{what} is {value}, and {most} is the most")]
+    Beyond {
+        /// What it counts.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// The highest that is allowed.
+        most: u64,
+    },
+    /// A segment owns what it may not.
+    #[error("the segment of member {} from cluster {} on, at byte {offset}, {detail}", member.0, first.0)]
+    Segment {
+        /// The member.
+        member: MemberIndex,
+        /// The first cluster of the segment.
+        first: ClusterNo,
+        /// Where it lies on the member, in bytes.
+        offset: u64,
+        /// What is wrong with it.
+        detail: &'static str,
+    },
+    /// Something lies on a member that the pool has not.
+    #[error("{what} {id} names member {}, which the pool does not have", member.0)]
+    NoMember {
+        /// What names it.
+        what: &'static str,
+        /// The id of what names it.
+        id: u64,
+        /// The member.
+        member: MemberIndex,
+    },
+    /// Two volumes or snapshots share what only one may have.
+    #[error("objects {} and {} are both called {shared}", one.0, other.0)]
+    Twins {
+        /// One object.
+        one: ObjectId,
+        /// The other object.
+        other: ObjectId,
+        /// What they share: a name or a UUID.
+        shared: String,
+    },
+    /// An object cannot be logged or checkpointed again.
+    #[error("{what} {id} takes {bytes} bytes, and {most} are possible")]
+    TooLong {
+        /// What it is.
+        what: &'static str,
+        /// Its id.
+        id: u64,
+        /// What it takes.
+        bytes: usize,
+        /// What there is room for.
+        most: usize,
+    },
     /// A member could not be read.
     #[error(transparent)]
     Medium(#[from] MediumError),
@@ -138,6 +223,9 @@ pub(crate) struct Places<'a> {
     pub(crate) copies: Vec<usize>,
     pub(crate) slots: [&'a [Extent]; 2],
     pub(crate) log: &'a [Extent],
+    /// A label of one of the copies, and the member table that counts.
+    pub(crate) layout: &'a Label,
+    pub(crate) table: &'a [LabelMember],
     /// Which slot each present member is.
     pub(crate) members: &'a BTreeMap<MemberIndex, usize>,
 }
@@ -159,8 +247,12 @@ pub(crate) struct Replayed {
 /// Reads everything and comes to a state.
 pub(crate) fn replay(medium: &mut dyn Medium, places: &Places<'_>) -> Result<Replayed, Damage> {
     let (slot, header) = newest_slot(medium, places)?;
+    acceptance::check_slot(slot, &header, places.slots)?;
     let mut replay = Replay {
         state: State::new(places.cluster_size),
+        fragments: 0,
+        fragments_most: acceptance::fragments_most(places.slots),
+        last: None,
         covered: Vec::new(),
         known: BTreeSet::new(),
         proofs: FxHashMap::default(),
@@ -169,14 +261,22 @@ pub(crate) fn replay(medium: &mut dyn Medium, places: &Places<'_>) -> Result<Rep
     replay.state.next_object = header.next_object.0;
     load_chunks(medium, places, slot, &header, &mut replay)?;
     let (entries, end) = read_log(medium, places, &header)?;
+    if let Some(&(_, lsn)) = replay.covered.iter().find(|&&(_, lsn)| lsn >= end.lsn) {
+        // The header was written when all of them were on stable media.
+        return Err(Damage::Behind { generation: header.generation, lsn, end: end.lsn });
+    }
     let settled = settled(&entries, places.cluster_size)?;
     for (lsn, payload) in &entries {
         for op in Decoder::new(payload, places.cluster_size.blocks()) {
             let op = op.map_err(|malformed| Damage::Operation { lsn: *lsn, malformed })?;
             replay.apply(*lsn, op, &settled)?;
+            replay.check_bounds()?;
         }
     }
     replay.check_links()?;
+    acceptance::check_objects(&replay.state, places.table.len())?;
+    acceptance::check_segments(&replay.state, places.table, places.layout)?;
+    acceptance::check_lengths(&replay.state, payload_max(&Ring::new(places.log)))?;
     let taken_back = replay.prove(medium, places)?;
     let alloc = replay.allocate(places)?;
     Ok(Replayed {
@@ -232,7 +332,13 @@ fn load_chunks(
     let mut position = SLOT_HEADER as u64;
     let mut checksums = Vec::new();
     for index in 0..header.chunks {
-        let mut found = Err(Malformed::NotALabel { found: [0; 8] });
+        if position >= ring.length() {
+            return Err(Damage::Slot {
+                generation,
+                detail: "states more chunks than its slot holds",
+            });
+        }
+        let mut found = Err(checkpoint::chunk_error("header", "is that of another chunk"));
         for place in candidates(&ring, position) {
             for &copy in &places.copies {
                 let chunk = read_chunk(medium, places.seed, copy, &ring, place);
@@ -254,11 +360,27 @@ fn load_chunks(
             found.map_err(|malformed| Damage::Chunk { generation, index, position, malformed })?;
         position = place + u64::from(chunk.blocks) * BLOCK;
         checksums.push(checksum);
+        let order = Damage::Order { generation, index };
+        if replay.last.is_some_and(|last| last >= chunk.first) {
+            return Err(order);
+        }
         replay.covered.push((chunk.first, chunk.lsn));
         for op in Decoder::new(&payload, places.cluster_size.blocks()) {
             let op = op.map_err(|malformed| Damage::Operation { lsn: chunk.lsn, malformed })?;
+            let (least, most) = chunk_keys(&op).ok_or_else(|| order.clone())?;
+            if least < chunk.first || replay.last.is_some_and(|last| last >= least) {
+                return Err(order);
+            }
+            replay.last = Some(most);
             replay.load(op)?;
+            replay.check_bounds()?;
         }
+    }
+    if position - SLOT_HEADER as u64 != header.chunk_bytes {
+        return Err(Damage::Slot {
+            generation,
+            detail: "states another length than its chunks have",
+        });
     }
     if checksum::of_checksums(places.seed, checksums) != header.chunks_checksum {
         return Err(Damage::Mixed { generation });
@@ -299,15 +421,22 @@ fn read_chunk(
     Ok((header, checksum, payload.to_vec()))
 }
 
-/// The highest settled LSN of each member.
+/// The highest settled LSN of each member. Refuses an entry that names more logical clusters than
+/// the store ever puts into one: replaying it would take far longer than reading it.
 fn settled(
     entries: &Entries,
     cluster_size: ClusterSize,
 ) -> Result<BTreeMap<MemberIndex, Lsn>, Damage> {
     let mut settled: BTreeMap<MemberIndex, Lsn> = BTreeMap::new();
     for (lsn, payload) in entries {
+        let mut clusters = 0;
         for op in Decoder::new(payload, cluster_size.blocks()) {
             let op = op.map_err(|malformed| Damage::Operation { lsn: *lsn, malformed })?;
+            clusters += op.logical_clusters(cluster_size.blocks());
+            if clusters > ENTRY_CLUSTERS_MAX {
+                let malformed = entry::too_many_clusters(clusters);
+                return Err(Damage::Operation { lsn: *lsn, malformed });
+            }
             if let Op::Settled { member, lsn } = op {
                 let newest = settled.entry(member).or_insert(lsn);
                 *newest = (*newest).max(lsn);
@@ -326,6 +455,11 @@ struct Unproved {
 
 struct Replay {
     state: State,
+    /// How many fragments the layers hold together, and may hold.
+    fragments: u64,
+    fragments_most: u64,
+    /// The last key of the chunks so far.
+    last: Option<Key>,
     /// The first key of each chunk and the LSN of its state, in the order of keys.
     covered: Vec<(Key, Lsn)>,
     /// Layers that were put, not only written to.
@@ -340,12 +474,28 @@ impl Replay {
             Op::Fragments { layer, items } => {
                 self.state.ensure_layer(layer);
                 for (at, fragment) in items {
+                    // Keys ascend, so that there was none before.
+                    self.count(true, fragment.is_absent());
                     self.state.set_fragment(layer, at, fragment)?;
                 }
             }
             op => self.put(&op)?,
         }
         Ok(())
+    }
+
+    /// A fragment has changed.
+    fn count(&mut self, was_absent: bool, is_absent: bool) {
+        self.fragments += u64::from(was_absent);
+        self.fragments -= u64::from(is_absent);
+    }
+
+    /// Refuses what would take memory out of all proportion to the pool.
+    fn check_bounds(&self) -> Result<(), Damage> {
+        acceptance::check_layers(&self.state)?;
+        check_most("the number of fragments", self.fragments, self.fragments_most)?;
+        let unsettled = self.proofs.len() as u64;
+        check_most("the number of unsettled blocks", unsettled, UNSETTLED_MAX as u64)
     }
 
     fn put(&mut self, op: &Op) -> Result<(), Damage> {
@@ -393,6 +543,8 @@ impl Replay {
                     if self.counts(lsn, Class::Fragment, u64::from(layer.0), at.0) {
                         self.state.ensure_layer(layer);
                         let (before, _) = self.state.unmap_blocks(layer, at, first, run, opaque)?;
+                        let after = self.state.fragment(layer, at);
+                        self.count(before.is_absent(), after.is_absent());
                         self.forget(before.cluster, BlockSet::range(first, run));
                     }
                 }
@@ -404,6 +556,7 @@ impl Replay {
                         let before = self.state.fragment(layer, at);
                         self.forget(before.cluster, BlockSet::full(blocks));
                         self.forget(fragment.cluster, BlockSet::full(blocks));
+                        self.count(before.is_absent(), fragment.is_absent());
                         self.state.set_fragment(layer, at, fragment)?;
                     }
                 }
@@ -433,6 +586,7 @@ impl Replay {
         let count = u16::try_from(proofs.len()).expect("the decoder bounds it");
         self.state.ensure_layer(layer);
         let before = self.state.map_blocks(layer, at, cluster, first, count)?;
+        self.count(before.is_absent(), false);
         let member = self.state.member_of(cluster);
         let is_settled =
             member.and_then(|member| settled.get(&member)).is_some_and(|&settled| lsn <= settled);
@@ -513,11 +667,8 @@ impl Replay {
                 return Err(Inconsistent::NoLayer(id).into());
             }
             // Parents are older than their children, so there is no cycle.
-            if let Some(parent) = layer.parent
-                && (!state.layers.contains_key(&parent) || parent >= id)
-            {
-                let id = u64::from(id.0);
-                return Err(Damage::NoLayer { what: "layer", id, layer: parent });
+            if let Some(parent) = layer.parent {
+                acceptance::check_parent(state, id, parent)?;
             }
         }
         for (id, volume) in &state.volumes {
@@ -570,5 +721,27 @@ fn object_key(op: &Op) -> (Class, u64) {
         Op::PutSnapshot(record) => (Class::Snapshot, record.id.0),
         Op::DropSnapshot { snapshot } => (Class::Snapshot, snapshot.0),
         _ => (Class::Pool, 0),
+    }
+}
+
+/// The first and the last key of what an operation in a chunk holds; none when it does not belong
+/// into a chunk.
+fn chunk_keys(op: &Op) -> Option<(Key, Key)> {
+    let key = |class, first, second| Key { class, first, second };
+    match op {
+        Op::Fragments { layer, items } => {
+            let at = |(at, _): &(LogicalCluster, _)| key(Class::Fragment, u64::from(layer.0), at.0);
+            items.first().map(at).zip(items.last().map(at))
+        }
+        // Members come after the pool, which has the least key.
+        Op::PutMember { member, .. } => {
+            let key = key(Class::Pool, 1 + u64::from(member.0), 0);
+            Some((key, key))
+        }
+        Op::PutPool(_) | Op::PutLayer { .. } | Op::PutVolume(_) | Op::PutSnapshot(_) => {
+            let (class, first) = object_key(op);
+            Some((key(class, first, 0), key(class, first, 0)))
+        }
+        _ => None,
     }
 }

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    acceptance::check_most,
     format::{
         checkpoint::SlotHeader,
         checksum::Seed,
@@ -130,11 +131,9 @@ pub(crate) fn read_log(
             return Err(Damage::OldCheckpoint { generation, lsn: header.lsn });
         }
         entries.push((header.lsn, payload));
-        end = LogStart {
-            lsn: Lsn(header.lsn.0 + 1),
-            position: place + u64::from(header.blocks) * BLOCK,
-            previous: checksum,
-        };
+        let position = place + u64::from(header.blocks) * BLOCK;
+        check_most("the length of the log", position - slot.position, ring.length())?;
+        end = LogStart { lsn: Lsn(header.lsn.0 + 1), position, previous: checksum };
     }
     refuse_damage(&mut scan, places, &end)?;
     Ok((entries, end))

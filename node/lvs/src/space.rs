@@ -9,7 +9,11 @@ use fathom_units::ByteCount;
 
 use crate::{
     admin::Refused,
-    format::op::{Op, VolumeRecord},
+    format::{
+        checkpoint::CHUNK_MAX,
+        label::Extent,
+        op::{Op, VolumeRecord},
+    },
     geometry::{ClusterNo, MemberIndex, ObjectId},
     store::{Store, TaskKey, bits},
 };
@@ -40,7 +44,7 @@ impl Store {
     /// The capacity of the pool. Takes time in proportion to the number of layers.
     pub fn capacity(&self) -> Capacity {
         let cluster = u64::from(self.state.cluster_size.bytes());
-        let bytes = |clusters: u64| ByteCount(clusters * cluster);
+        let bytes = |clusters: u64| ByteCount(clusters.saturating_mul(cluster));
         let allocated = self.alloc.capacity() - self.alloc.free() - self.alloc.quarantined();
         let shared = self
             .state
@@ -85,7 +89,7 @@ impl Store {
         if needed <= there {
             return Ok(());
         }
-        let bytes = (needed - there) * u64::from(self.state.cluster_size.bytes());
+        let bytes = (needed - there).saturating_mul(u64::from(self.state.cluster_size.bytes()));
         Err(Refused::NoSpace { missing: ByteCount(bytes) })
     }
 
@@ -139,8 +143,14 @@ impl Store {
         content + content / 8 + SLOT_FIXED_BYTES
     }
 
+    /// Bytes of the smaller slot that chunks can fill: a chunk may leave the end of each extent
+    /// but the last one unused.
     pub(crate) fn slot_bytes(&self) -> u64 {
-        self.slots[0].iter().map(|extent| extent.length).sum()
+        let of_slot = |extents: &Vec<Extent>| {
+            let length: u64 = extents.iter().map(|extent| extent.length).sum();
+            length.saturating_sub((extents.len() as u64 - 1) * CHUNK_MAX as u64)
+        };
+        self.slots.iter().map(of_slot).min().unwrap_or(0)
     }
 
     /// The present member with the most free clusters, as a set.

@@ -128,7 +128,7 @@ impl State {
             Op::PutLayer { layer, parent } => self.put_layer(*layer, *parent),
             Op::DropLayer { layer } => return self.drop_layer(*layer),
             Op::PutVolume(record) => {
-                self.next_object = self.next_object.max(record.id.0 + 1);
+                self.next_object = self.next_object.max(record.id.0.saturating_add(1));
                 let tip = record.tip;
                 let old = self.volumes.insert(record.id, (**record).clone());
                 self.rename_link(old.as_ref().and_then(|old| old.tip), tip);
@@ -140,7 +140,7 @@ impl State {
                 self.count_object(op, old.map(|old| Op::PutVolume(Box::new(old))));
             }
             Op::PutSnapshot(record) => {
-                self.next_object = self.next_object.max(record.id.0 + 1);
+                self.next_object = self.next_object.max(record.id.0.saturating_add(1));
                 let layer = record.layer;
                 let old = self.snapshots.insert(record.id, (**record).clone());
                 self.rename_link(old.as_ref().map(|old| old.layer), Some(layer));
@@ -183,7 +183,7 @@ impl State {
     }
 
     fn put_layer(&mut self, id: LayerId, parent: Option<LayerId>) {
-        self.next_layer = self.next_layer.max(id.0 + 1);
+        self.next_layer = self.next_layer.max(id.0.saturating_add(1));
         let layer = self.ensure_layer(id);
         let old = core::mem::replace(&mut layer.parent, parent);
         self.link(old, |links| links.children -= 1);

@@ -159,6 +159,21 @@ fn formatted(random: &mut Random) -> Result<(Disks, Shape), String> {
     Ok((disks, shape))
 }
 
+/// The disks that `steps` steps of the history of `seed` leave: everything is answered and at rest,
+/// and the log is not empty.
+///
+/// # Errors
+///
+/// What went wrong first.
+pub fn disks_after(seed: u64, steps: u32) -> Result<Disks, String> {
+    let mut history = History::begin(seed)?;
+    for _ in 0..steps {
+        history.step()?;
+    }
+    history.rest()?;
+    Ok(history.rig.disks)
+}
+
 /// Runs a short history of `seed`, then damages metadata on copies of the disks, at one place
 /// of one member each, and opens them. What opens must be right: all of it when another member
 /// has a copy, at least what was flushed when there is only one. With another copy it must

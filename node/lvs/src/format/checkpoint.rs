@@ -445,7 +445,7 @@ fn slot_error(field: &'static str, detail: impl std::fmt::Display) -> Malformed 
 }
 
 #[cold]
-fn chunk_error(field: &'static str, detail: impl std::fmt::Display) -> Malformed {
+pub(crate) fn chunk_error(field: &'static str, detail: impl std::fmt::Display) -> Malformed {
     Malformed::field(CHUNK, field, detail)
 }
 

@@ -27,6 +27,8 @@ use crate::geometry::{BLOCK_SIZE, Lsn};
 pub const ENTRY_HEADER: usize = 64;
 /// The most bytes of an entry, header and padding included.
 pub const ENTRY_MAX: usize = 64 << 10;
+/// The most logical clusters that the Unmap and Fragments operations of an entry name together.
+pub const ENTRY_CLUSTERS_MAX: usize = 4096;
 
 const MAGIC: [u8; 4] = *b"FLE1";
 const VERSION: u16 = 1;
@@ -204,6 +206,12 @@ impl EntryLayout {
         header.check()?;
         Ok(header)
     }
+}
+
+/// An entry whose operations name this many logical clusters.
+pub(crate) fn too_many_clusters(clusters: usize) -> Malformed {
+    let detail = format_args!("are {clusters} at least, and {ENTRY_CLUSTERS_MAX} are the most");
+    error("logical clusters", detail)
 }
 
 #[cold]

@@ -42,6 +42,9 @@ use crate::{
 
 /// The most logical clusters in a volume (section 8).
 pub const LOGICAL_CLUSTERS_MAX: u64 = u32::MAX as u64;
+/// The most logical clusters that one Unmap touches: of a few bytes nobody shall make hours of
+/// work.
+pub const UNMAP_CLUSTERS_MAX: u64 = 1024;
 /// The most segments of a member: what fits one operation of 32 KiB.
 pub const SEGMENTS_MAX: usize =
     (OBJECT_MAX - HEADER_SIZE - size_of::<PutMemberLayout>()) / size_of::<SegmentLayout>();
@@ -155,6 +158,14 @@ impl Op {
                         format_args!("{blocks} from {first_block} on do not lie in a volume");
                     return Err(Malformed::field(structure, "blocks", detail));
                 }
+                let clusters = self.logical_clusters(blocks_per_cluster);
+                if clusters as u64 > UNMAP_CLUSTERS_MAX {
+                    let detail = format_args!(
+                        "{blocks} from {first_block} on lie in {clusters} logical clusters, and \
+                         {UNMAP_CLUSTERS_MAX} is the most"
+                    );
+                    return Err(Malformed::field(structure, "blocks", detail));
+                }
                 Ok(())
             }
             Self::Fragments { layer, items } => {
@@ -189,6 +200,21 @@ impl Op {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// How many logical clusters an Unmap or Fragments operation names, which its length does not
+    /// say. Zero for the others.
+    pub fn logical_clusters(&self, blocks_per_cluster: u16) -> usize {
+        match self {
+            Self::Unmap { first_block, blocks, .. } => {
+                let per_cluster = u64::from(blocks_per_cluster);
+                let last = first_block.saturating_add(*blocks).saturating_sub(1);
+                let clusters = (last / per_cluster).saturating_sub(first_block / per_cluster) + 1;
+                usize::try_from(clusters).unwrap_or(usize::MAX)
+            }
+            Self::Fragments { items, .. } => items.len(),
+            _ => 0,
         }
     }
 

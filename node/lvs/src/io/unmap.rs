@@ -5,14 +5,11 @@ use fathom_block::Error;
 use super::Stage;
 use crate::{
     blocks::BlockSet,
-    format::op::Op,
+    format::op::{Op, UNMAP_CLUSTERS_MAX},
     geometry::{BLOCK, ClusterNo, LayerId, LogicalCluster},
     map::Fragment,
     store::{Store, TaskKey},
 };
-
-/// Logical clusters that one step of unmapping looks at.
-const UNMAP_CLUSTERS: u64 = 1024;
 
 impl Store {
     /// Unmaps the next clusters of the request; ends in another stage when none are left.
@@ -38,7 +35,7 @@ impl Store {
             return Some(Stage::Finish);
         }
         // Each cluster may need an operation of its own.
-        let clusters = UNMAP_CLUSTERS.min(self.log.payload_max() as u64 / 32);
+        let clusters = UNMAP_CLUSTERS_MAX.min(self.log.payload_max() as u64 / 32);
         let step = clusters * u64::from(self.state.blocks());
         let until = end.min((first / step + 1) * step);
         self.unmap(key, layer, first, until);

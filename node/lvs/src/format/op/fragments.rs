@@ -1,8 +1,7 @@
 //! The items of a Fragments operation: fragments, with runs of like ones written as one.
 //!
 //! A checkpoint of a volume that was written from end to end takes four bytes for each
-//! cluster, and a discarded or absent range eight bytes for each 65,535 clusters. Source:
-//! section 4.1.
+//! cluster, and a discarded or absent range eight bytes. Source: section 4.1.
 //!
 //! - Runs are the encoder's business: the decoder accepts them cut anywhere.
 //! - A run is expanded only after its length was found to fit the limit.
@@ -23,8 +22,8 @@ use crate::{
     map::Fragment,
 };
 
-/// The most fragments that one operation may set.
-pub const FRAGMENTS_MAX: usize = 1 << 20;
+/// The most fragments that one operation may set: about as many full ones as fit a chunk.
+pub const FRAGMENTS_MAX: usize = 4096;
 
 pub(super) const STRUCTURE: &str = "Fragments operation";
 
@@ -77,7 +76,7 @@ pub(super) fn encode(
             lcluster: lcluster.0.into(),
             kind: run.kind as u8,
             reserved_5: 0,
-            count: u16::try_from(run.items.len()).expect("runs are cut at 65,535").into(),
+            count: u16::try_from(run.items.len()).expect("checked: at most 4096").into(),
         };
         put(out, &layout);
         match run.kind {
@@ -249,8 +248,7 @@ impl<'a> Iterator for Runs<'a> {
                 lcluster.0 - first.0 == length
                     && Kind::of(fragment, self.blocks_per_cluster) == kind
             };
-            let most = self.rest.len().min(usize::from(u16::MAX));
-            for (item, length_so_far) in self.rest[1..most].iter().zip(1..) {
+            for (item, length_so_far) in self.rest[1..].iter().zip(1..) {
                 if !continues(item, length_so_far) {
                     break;
                 }
