@@ -4,12 +4,18 @@
 CARGO ?= cargo
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fathom/tools
 CARGO_DENY := $(TOOLS)/cargo-deny-0.20.2
+CARGO_FUZZ := $(TOOLS)/cargo-fuzz-0.13.2
+# The sanitizer needs a nightly toolchain; nothing else is built with it.
+FUZZ_TOOLCHAIN := nightly-2026-05-20
+FUZZ_MANIFEST := tests/fuzz/Cargo.toml
 
 # At how many moments the `power` target crashes the disks in every way.
 FATHOM_CUTS ?= 400
 
 # How many random histories each crash test of the `crash` target enumerates.
 FATHOM_SEEDS ?= 200
+# For how many seconds each target of `fuzz` runs.
+FATHOM_FUZZ_SECONDS ?= 20
 
 .PHONY: test
 test: lint ## Check the form of the code, then run every test
@@ -42,15 +48,30 @@ miri: ## Check the memory of the event loops under Miri, with a nightly toolchai
 		--component miri --component rust-src
 	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked -p fathom-runtime --lib
 
+.PHONY: fuzz
+fuzz: $(CARGO_FUZZ) ## Fuzz every decoder of the store for FATHOM_FUZZ_SECONDS each
+	rustup toolchain list | grep -q '^$(FUZZ_TOOLCHAIN)-' || \
+		rustup toolchain install $(FUZZ_TOOLCHAIN) --profile minimal
+	$(CARGO) fmt --manifest-path $(FUZZ_MANIFEST) --check
+	CARGO_FUZZ=$(CARGO_FUZZ)/bin/cargo-fuzz FUZZ_TOOLCHAIN=$(FUZZ_TOOLCHAIN) \
+		tests/fuzz/run $(FATHOM_FUZZ_SECONDS)
+
 .PHONY: deny
 deny: $(CARGO_DENY) ## Check licenses, bans and sources of the dependencies
+	$(CARGO_DENY)/bin/cargo-deny --locked --manifest-path $(FUZZ_MANIFEST) --config deny.toml \
+		check licenses bans sources
 	$(CARGO_DENY)/bin/cargo-deny --locked check licenses bans sources
 
-# The tool's version is in its folder's name: a new version is a new folder. A build that fails
+# A tool's version is in its folder's name: a new version is a new folder. A build that fails
 # leaves no folder of that name, so that it is tried again.
 $(CARGO_DENY):
 	rm -rf $@.partial
 	$(CARGO) install cargo-deny --version $(patsubst cargo-deny-%,%,$(@F)) --locked --root $@.partial
+	mv $@.partial $@
+
+$(CARGO_FUZZ):
+	rm -rf $@.partial
+	$(CARGO) install cargo-fuzz --version $(patsubst cargo-fuzz-%,%,$(@F)) --locked --root $@.partial
 	mv $@.partial $@
 
 .PHONY: help

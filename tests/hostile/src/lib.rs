@@ -12,9 +12,11 @@
 //! pool that is consistent or with a refusal that names the place. No panic, and nothing is
 //! written unless the pool is accepted.
 //!
-//! [`attack`] draws attacks from a seed. A failing seed prints itself and replays exactly.
+//! - [`attack`] draws attacks from a seed, [`targets`] takes them from a fuzzer (`tests/fuzz`).
+//! - A failing seed prints itself and replays exactly.
 
 pub mod image;
 
 pub mod attack;
 pub mod life;
+pub mod targets;

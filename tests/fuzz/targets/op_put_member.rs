@@ -1,0 +1,7 @@
+//! Fuzzes the body of a PutMember operation.
+
+#![no_main]
+
+use fathom_test_hostile::targets::target;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| target("op_put_member").run(bytes));
