@@ -7,10 +7,13 @@
 //! with the request's id. So nothing here allocates, copies or knows an address.
 //!
 //! - A request is completed exactly once, with success or with one [`Error`].
+//! - A write that ends with [`Error::WriteFault`] or [`Error::NotReady`] may have changed any of
+//!   its blocks: each is old or new. With any other error it changed nothing. Write Zeroes that
+//!   ends with an error may have zeroed a part of its range.
 //! - Requests that overlap take effect in the order in which they were submitted.
 //! - A write is acknowledged when a crash of this process cannot lose it; it survives a
-//!   power cut when it was [`Operation::Write`] with `fua`, or after a later
-//!   [`Operation::Flush`] has completed.
+//!   power cut when it was asked for with `fua`, or after a later [`Operation::Flush`] has
+//!   completed.
 
 mod buffer;
 
@@ -37,7 +40,44 @@ pub enum Operation {
     /// Make the range read as zero and give its space back.
     WriteZeroes,
     /// Compare the range with the request's bytes; [`Error::CompareFailure`] when they differ.
+    /// Where they differ is not told: NVMe has no field for it in the completion.
     Compare,
+    /// Compare the range with the first half of the request's bytes, and if they are equal store
+    /// the second half there. No other request to the range takes effect in between.
+    ///
+    /// It is what NVMe calls the fused operation Compare and Write (NVM Express Base
+    /// Specification 1.4, sections 4.12 and 6.2.1): one range for both commands; when the first
+    /// fails the second is aborted; when the second fails the result of the first stands. So an
+    /// error says whose it is:
+    ///
+    /// | error | Compare | Write |
+    /// |---|---|---|
+    /// | [`Error::CompareFailure`], [`Error::ReadFault`] | failed with it | not begun |
+    /// | [`Error::CapacityExceeded`], [`Error::WriteFault`] | succeeded | failed with it |
+    /// | any other | not done, or its result is not known | failed with it |
+    CompareAndWrite {
+        /// Complete only when the data survives a power cut.
+        fua: bool,
+    },
+}
+
+impl Operation {
+    /// Whether it may change what the device holds.
+    pub const fn is_change(self) -> bool {
+        match self {
+            Self::Write { .. } | Self::WriteZeroes | Self::CompareAndWrite { .. } => true,
+            Self::Read | Self::Flush | Self::Compare => false,
+        }
+    }
+
+    /// How many bytes go with a request for `range_bytes` bytes of the device.
+    pub const fn data_bytes(self, range_bytes: u64) -> u64 {
+        match self {
+            Self::Read | Self::Write { .. } | Self::Compare => range_bytes,
+            Self::CompareAndWrite { .. } => 2 * range_bytes,
+            Self::Flush | Self::WriteZeroes => 0,
+        }
+    }
 }
 
 /// One request to a device.

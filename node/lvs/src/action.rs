@@ -12,7 +12,7 @@ use crate::{
     geometry::MemberIndex,
 };
 
-/// The most data that one request reads, writes or compares, in bytes.
+/// The most data that goes with one request, in bytes: a fused Compare and Write has two halves.
 pub const REQUEST_BYTES_MAX: u64 = 32 << 20;
 
 /// Names a member I/O from its action to [`crate::Store::complete_io`].
@@ -118,7 +118,7 @@ pub enum Wake {
 
 /// Gives access to the data of requests that are under way.
 pub trait Payloads {
-    /// The data of a write or compare request.
+    /// The data of a request that writes or compares.
     fn bytes(&self, id: RequestId) -> &[u8];
 }
 

@@ -47,7 +47,10 @@ impl Store {
         let (hold, fua) = match request.operation {
             Operation::Read => (Hold::Read, false),
             Operation::Write { fua } => (Hold::Write, fua || device.write_cache_off),
-            Operation::Flush | Operation::WriteZeroes | Operation::Compare => return false,
+            Operation::Flush
+            | Operation::WriteZeroes
+            | Operation::Compare
+            | Operation::CompareAndWrite { .. } => return false,
         };
         let bytes = (end - first) * BLOCK;
         if request.blocks.0 << device.block_shift != bytes {

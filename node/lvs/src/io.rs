@@ -5,6 +5,7 @@
 //!  write zeroes  Start -> Edges -> Place -> Data -> Unmap -> Sync -> Finish
 //!  read, compare Start ----------------------> Data ----------------> Finish
 //!  flush         Start ------------------------------------> Sync --> Finish
+//!  compare and write:  Start -> Edges -> Compare -> Place ... as a write
 //! ```
 //!
 //! What happens in the stages is told by operation: [`read`], [`write`], [`unmap`]. Here is
@@ -29,6 +30,7 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Start,
+    Compare,
     Place,
     Data,
     Unmap,
@@ -125,6 +127,13 @@ impl Store {
             let stage = self.io_task(key).stage;
             let next = match stage {
                 Stage::Start => self.start_request(key, operation),
+                Stage::Compare => {
+                    if self.compare(key, payloads) {
+                        Stage::Place
+                    } else {
+                        Stage::Finish
+                    }
+                }
                 Stage::Place => {
                     self.change_edges(key, payloads);
                     match self.place(key, payloads) {
@@ -172,10 +181,15 @@ impl Store {
         match operation {
             Operation::Flush => Stage::Sync,
             Operation::Read | Operation::Compare => {
-                let epoch = self.epochs.begin();
-                self.io_task(key).epoch = Some(epoch);
+                self.begin_reading(key);
                 self.read(key, layer, operation == Operation::Compare);
                 Stage::Data
+            }
+            Operation::CompareAndWrite { .. } => {
+                self.begin_reading(key);
+                self.read(key, layer, true);
+                self.load_edges(key, layer);
+                Stage::Compare
             }
             Operation::Write { .. } | Operation::WriteZeroes => {
                 self.load_edges(key, layer);
@@ -196,6 +210,24 @@ impl Store {
         let shift =
             self.devices.get(object).map_or(BLOCK_SIZE.ilog2(), |device| device.block_shift);
         (lba.0 << shift, (lba.0 + blocks.0) << shift)
+    }
+
+    /// Where in the request's data the bytes begin that it writes: a fused Compare and Write has
+    /// those before them that it compares.
+    fn written_from(&mut self, key: TaskKey) -> u64 {
+        let (begin, stop) = self.byte_range(key);
+        match self.io_task(key).request.operation {
+            Operation::CompareAndWrite { .. } => stop - begin,
+            _ => 0,
+        }
+    }
+
+    /// What the request reads from now on stays where it is until it has been read.
+    fn begin_reading(&mut self, key: TaskKey) {
+        if self.io_task(key).epoch.is_none() {
+            let epoch = self.epochs.begin();
+            self.io_task(key).epoch = Some(epoch);
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "a member I/O is just these")]
@@ -258,7 +290,9 @@ impl Store {
                 Some(Stage::Finish)
             }
             Operation::Read | Operation::Flush => Some(Stage::Finish),
-            Operation::Write { .. } | Operation::WriteZeroes => self.writing_done(key, operation),
+            Operation::Write { .. }
+            | Operation::WriteZeroes
+            | Operation::CompareAndWrite { .. } => self.writing_done(key, operation),
         }
     }
 
@@ -271,7 +305,9 @@ impl Store {
             self.state.volumes.get(&object).is_some_and(|volume| !volume.flags.write_cache_off);
         let wanted = match operation {
             Operation::Flush => true,
-            Operation::Write { fua } => (fua || !cached) && mapped,
+            Operation::Write { fua } | Operation::CompareAndWrite { fua } => {
+                (fua || !cached) && mapped
+            }
             Operation::WriteZeroes => !cached,
             Operation::Read | Operation::Compare => false,
         };

@@ -5,8 +5,8 @@
 //!
 //! - A snapshot is a device of its own: it has the limits of its volume, and spends nothing of
 //!   what the volume may do.
-//! - A flush is never held back. A compare counts as a read. Write zeroes counts as one request
-//!   and no bytes: it moves none.
+//! - A flush is never held back. A compare counts as a read, a fused Compare and Write as a write
+//!   of its range. Write zeroes counts as one request and no bytes: it moves none.
 //! - A call (a snapshot, a rollback) does not wait for what is held back: that comes after it.
 //! - What waits when its volume is deleted or the pool fails is answered `NotReady`.
 
@@ -40,7 +40,9 @@ impl Store {
         let (direction, bytes) = match request.operation {
             Operation::Flush => return Some(request),
             Operation::Read | Operation::Compare => (Direction::Read, self.bytes(object, &request)),
-            Operation::Write { .. } => (Direction::Write, self.bytes(object, &request)),
+            Operation::Write { .. } | Operation::CompareAndWrite { .. } => {
+                (Direction::Write, self.bytes(object, &request))
+            }
             Operation::WriteZeroes => (Direction::Write, 0),
         };
         self.gates.push(object, Arrival { what: request, direction, bytes, first, end });

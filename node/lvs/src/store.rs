@@ -276,9 +276,9 @@ impl Store {
             return;
         }
         let hold = match request.operation {
-            Operation::Read | Operation::Compare => Some(Hold::Read),
-            Operation::Write { .. } | Operation::WriteZeroes => Some(Hold::Write),
             Operation::Flush => None,
+            operation if operation.is_change() => Some(Hold::Write),
+            _ => Some(Hold::Read),
         };
         let key = self.spawn(Work::Io(IoTask::new(object, request, first, end)));
         match hold {
@@ -293,8 +293,7 @@ impl Store {
             return Err(Error::NotReady);
         }
         let device = self.devices.get(object)?;
-        let changes = matches!(request.operation, Operation::Write { .. } | Operation::WriteZeroes);
-        if device.read_only && changes {
+        if device.read_only && request.operation.is_change() {
             return Err(Error::ReadOnly);
         }
         if request.operation == Operation::Flush {
@@ -309,8 +308,7 @@ impl Store {
             .filter(|&end| end <= device.size >> device.block_shift);
         let end = end.ok_or(Error::LbaOutOfRange)?;
         let shift = device.block_shift;
-        let bytes = request.blocks.0 << shift;
-        if request.operation != Operation::WriteZeroes && bytes > REQUEST_BYTES_MAX {
+        if request.operation.data_bytes(request.blocks.0 << shift) > REQUEST_BYTES_MAX {
             return Err(Error::InvalidField);
         }
         Ok(((first << shift) / BLOCK, (end << shift).div_ceil(BLOCK)))

@@ -145,6 +145,25 @@ pub(crate) const DEFECTS: &[Defect] = &[
             replacement: ";",
         }],
     },
+    Defect {
+        name: "fused-shares-its-range",
+        wrong: "A fused Compare and Write lets others touch its range between compare and write.",
+        file: "store",
+        changes: &[Change {
+            find: "operation if operation.is_change() => Some(Hold::Write),",
+            replacement: r"Operation::CompareAndWrite { .. } => Some(Hold::Read),
+                    operation if operation.is_change() => Some(Hold::Write),",
+        }],
+    },
+    Defect {
+        name: "fused-fua-in-place-without-fua",
+        wrong: "A fused Compare and Write with FUA is written in place without it.",
+        file: "io/write",
+        changes: &[Change {
+            find: "Operation::Write { fua: true } | Operation::CompareAndWrite { fua: true }",
+            replacement: "Operation::Write { fua: true }",
+        }],
+    },
     // Unsettled blocks: rules 1 to 4.
     Defect {
         name: "unsettled-overwritten-without-proof",

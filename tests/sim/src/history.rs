@@ -73,13 +73,26 @@ enum Under {
         first: usize,
         expected: Vec<Expected>,
     },
-    /// Whether it is equal; unknown when a write that it expects was refused.
+    /// A Compare with these tags.
     Compare {
         device: u128,
         first: usize,
         expected: Vec<Expected>,
-        equal: Option<bool>,
+        tags: Vec<u64>,
     },
+    /// A fused Compare and Write; `durable` as in a write.
+    CompareAndWrite {
+        device: u128,
+        first: usize,
+        expected: Vec<Expected>,
+        tags: Vec<u64>,
+        durable: bool,
+    },
+}
+
+/// Whether what is there is what it is compared with.
+fn equal(expected: &[Expected], tags: &[u64]) -> bool {
+    expected.iter().map(|expected| expected.tag).eq(tags.iter().copied())
 }
 
 impl Under {
@@ -88,7 +101,8 @@ impl Under {
             Self::Write { device, .. }
             | Self::Flush { device, .. }
             | Self::Read { device, .. }
-            | Self::Compare { device, .. } => device,
+            | Self::Compare { device, .. }
+            | Self::CompareAndWrite { device, .. } => device,
         }
     }
 }
@@ -289,7 +303,8 @@ impl History {
             58..66 if self.careless && self.random.chance(7, 8) => {}
             58..66 => self.flush(),
             66..82 => self.read(),
-            82..86 => self.compare(),
+            82..84 => self.compare(),
+            84..86 => self.compare_and_write(),
             _ if self.call.is_some() => {}
             86..89 => self.create_snapshots()?,
             89..92 => self.delete_snapshot()?,
@@ -385,18 +400,45 @@ impl History {
     fn compare(&mut self) {
         let Some(device) = self.model.pick(&mut self.random, |_| true) else { return };
         let (first, count) = self.range(device);
-        let device_content = &self.model.devices[&device];
+        let (expected, tags) = self.tags_to_compare(device, first, count);
+        let data = tags.iter().flat_map(|&tag| content(tag)).collect();
+        let under = Under::Compare { device, first, expected, tags };
+        self.submit(device, Operation::Compare, first, count, data, under);
+    }
+
+    fn compare_and_write(&mut self) {
+        let Some(device) = self.volume() else { return };
+        let (first, count) = self.range(device);
+        let (expected, tags) = self.tags_to_compare(device, first, count);
+        let operation = self.next_operation;
+        let new: Vec<u64> =
+            (first..first + count).map(|sector| operation << 20 | sector as u64).collect();
+        let data = tags.iter().chain(&new).flat_map(|&tag| content(tag)).collect();
+        if equal(&expected, &tags) {
+            self.model.submit(device, operation, first, &new);
+        }
+        let fua = !self.careless && self.random.chance(1, 4);
+        let under = Under::CompareAndWrite { device, first, expected, tags, durable: fua };
+        self.submit(device, Operation::CompareAndWrite { fua }, first, count, data, under);
+    }
+
+    /// What is expected in a range, and tags to compare it with, half of the time equal.
+    fn tags_to_compare(
+        &mut self,
+        device: u128,
+        first: usize,
+        count: usize,
+    ) -> (Vec<Expected>, Vec<u64>) {
+        let content = &self.model.devices[&device];
         let expected: Vec<Expected> =
-            (first..first + count).map(|sector| device_content.newest_of(sector)).collect();
+            (first..first + count).map(|sector| content.newest_of(sector)).collect();
         let mut tags: Vec<u64> = expected.iter().map(|expected| expected.tag).collect();
-        let equal = self.random.chance(1, 2);
-        if !equal {
+        if self.random.chance(1, 2) {
             let at = usize::try_from(self.random.below(count as u64)).expect("small");
+            // No sector ever has such a tag.
             tags[at] ^= 1 << 60;
         }
-        let data = tags.iter().flat_map(|&tag| content(tag)).collect();
-        let under = Under::Compare { device, first, expected, equal: Some(equal) };
-        self.submit(device, Operation::Compare, first, count, data, under);
+        (expected, tags)
     }
 
     fn take_events(&mut self) -> Result<(), String> {
@@ -429,13 +471,13 @@ impl History {
                 self.model.acknowledge(device, operation, first, count, durable);
             }
             (Under::Write { device, first, count, .. }, Err(Error::CapacityExceeded)) => {
-                self.summary.full += 1;
-                self.refused(device, operation, first, count);
-                let flags = self.record(device).map(|record| record.flags);
-                let flags = flags.filter(|_| !self.hung);
-                if flags.is_some_and(|flags| flags.thick) {
-                    return Err(format!("thick volume {device:x} met a full pool"));
-                }
+                self.full(device, operation, first, count)?;
+            }
+            (
+                Under::CompareAndWrite { device, first, expected, tags, .. },
+                Err(Error::CapacityExceeded),
+            ) if self.hung || equal(&expected, &tags) => {
+                self.full(device, operation, first, tags.len())?
             }
             (Under::Flush { device, submitted }, Ok(())) => self.model.flushed(device, submitted),
             (Under::Read { expected, .. }, Ok(())) => {
@@ -453,41 +495,70 @@ impl History {
             // What they expect may have been refused.
             (Under::Read { .. } | Under::Compare { .. }, _) if self.hung => {}
             // It was held back, and its device is being deleted.
-            (under, Err(Error::NotReady)) if !self.is_sure(under.device()) => {
-                if let Under::Write { device, first, count, .. } = under {
+            (under, Err(Error::NotReady)) if !self.is_sure(under.device()) => match under {
+                Under::Write { device, first, count, .. } => {
                     self.refused(device, operation, first, count);
                 }
+                Under::CompareAndWrite { device, first, tags, .. } => {
+                    self.refused(device, operation, first, tags.len());
+                }
+                _ => {}
+            },
+            (Under::Compare { expected, tags, .. }, Ok(())) if equal(&expected, &tags) => {}
+            (Under::Compare { expected, tags, .. }, Err(Error::CompareFailure))
+                if !equal(&expected, &tags) => {}
+            (Under::CompareAndWrite { device, first, expected, tags, durable }, Ok(()))
+                if self.hung || equal(&expected, &tags) =>
+            {
+                self.model.acknowledge(device, operation, first, tags.len(), durable);
             }
-            (Under::Compare { equal: Some(true) | None, .. }, Ok(()))
-            | (Under::Compare { equal: Some(false) | None, .. }, Err(Error::CompareFailure)) => {}
+            (
+                Under::CompareAndWrite { device, first, expected, tags, .. },
+                Err(Error::CompareFailure),
+            ) if self.hung || !equal(&expected, &tags) => {
+                self.refused(device, operation, first, tags.len());
+            }
             (_, result) => return Err(format!("operation {operation} ended with {result:?}")),
         }
         Ok(())
     }
 
-    /// A write met a full pool: what was expected of it is what was there before.
+    /// A write met a full pool.
+    fn full(
+        &mut self,
+        device: u128,
+        operation: u64,
+        first: usize,
+        count: usize,
+    ) -> Result<(), String> {
+        self.summary.full += 1;
+        self.refused(device, operation, first, count);
+        let flags = self.record(device).map(|record| record.flags).filter(|_| !self.hung);
+        match flags.is_some_and(|flags| flags.thick) {
+            true => Err(format!("thick volume {device:x} met a full pool")),
+            false => Ok(()),
+        }
+    }
+
+    /// A write changed nothing: what was expected of it is what was there before.
     fn refused(&mut self, device: u128, operation: u64, first: usize, count: usize) {
         let content = &self.model.devices[&device];
         for (_, under) in self.under.values_mut() {
-            let (of, begin, expected, equal) = match under {
-                Under::Read { device, first, expected } => (*device, *first, expected, None),
-                Under::Compare { device, first, expected, equal } => {
-                    (*device, *first, expected, Some(equal))
+            let (of, begin, expected) = match under {
+                Under::Read { device, first, expected }
+                | Under::Compare { device, first, expected, .. }
+                | Under::CompareAndWrite { device, first, expected, .. } => {
+                    (*device, *first, expected)
                 }
-                _ => continue,
+                Under::Write { .. } | Under::Flush { .. } => continue,
             };
-            let mut changed = false;
             for (sector, expected) in (begin..).zip(expected) {
                 if of == device
                     && expected.operation == operation
                     && let Some(before) = content.before(sector, operation)
                 {
                     *expected = before;
-                    changed = true;
                 }
-            }
-            if let (true, Some(equal)) = (changed, equal) {
-                *equal = None;
             }
         }
         self.model.refuse(operation, first, count);

@@ -61,7 +61,9 @@ impl Store {
         }
     }
 
-    pub(super) fn compare(&mut self, key: TaskKey, payloads: &dyn Payloads) {
+    /// Compares what was read with the request's data. Returns whether the request goes on: both
+    /// are equal, and all could be read.
+    pub(super) fn compare(&mut self, key: TaskKey, payloads: &dyn Payloads) -> bool {
         let task = self.io_task(key);
         let bytes = payloads.bytes(task.request.id);
         let differs = task.parts.iter().any(|part| match part {
@@ -73,5 +75,8 @@ impl Store {
         if differs {
             task.fail(Error::CompareFailure);
         }
+        // Nothing is under way: what was read is not needed any more.
+        task.parts.clear();
+        task.error.is_none()
     }
 }

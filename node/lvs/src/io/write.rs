@@ -77,8 +77,7 @@ impl Store {
         if blocks.is_empty() {
             return;
         }
-        let epoch = self.epochs.begin();
-        self.io_task(key).epoch = Some(epoch);
+        self.begin_reading(key);
         for (index, block) in blocks.into_iter().enumerate() {
             let edge = Edge { block, buffer: Buffer::zeroed(BLOCK_LEN) };
             self.io_task(key).edges.push(edge);
@@ -101,6 +100,7 @@ impl Store {
             self.epochs.end(epoch);
         }
         let (begin, stop) = self.byte_range(key);
+        let written_from = self.written_from(key);
         let task = self.io_task(key);
         if core::mem::replace(&mut task.edges_changed, true) {
             return;
@@ -114,7 +114,7 @@ impl Store {
             if zeroes {
                 target.fill(0);
             } else {
-                let bytes = payloads.bytes(id);
+                let bytes = &payloads.bytes(id)[to_usize(written_from)..];
                 target.copy_from_slice(&bytes[to_usize(from - begin)..to_usize(to - begin)]);
             }
         }
@@ -274,6 +274,7 @@ impl Store {
     ) -> Vec<u64> {
         let seed = self.seed;
         let (begin, _) = self.byte_range(key);
+        let written_from = self.written_from(key);
         let start = u64::from(at.0) * u64::from(self.state.blocks());
         let task = self.io_task(key);
         (first..first + count)
@@ -282,7 +283,7 @@ impl Store {
                 match task.edges.iter().find(|edge| edge.block == block) {
                     Some(edge) => checksum::proof(seed, edge.buffer.bytes()),
                     None => {
-                        let offset = to_usize(block * BLOCK - begin);
+                        let offset = to_usize(written_from + block * BLOCK - begin);
                         let bytes = payloads.bytes(task.request.id);
                         checksum::proof(seed, &bytes[offset..offset + BLOCK_LEN])
                     }
@@ -294,10 +295,14 @@ impl Store {
     /// Starts the member I/O of a piece: edges from their buffers, the rest from the request.
     fn issue_piece(&mut self, key: TaskKey, index: usize) {
         let (begin, _) = self.byte_range(key);
+        let written_from = self.written_from(key);
         let start_of_cluster = u64::from(self.state.blocks());
         let task = self.io_task(key);
         let id = task.request.id;
-        let fua = task.request.operation == Operation::Write { fua: true };
+        let fua = matches!(
+            task.request.operation,
+            Operation::Write { fua: true } | Operation::CompareAndWrite { fua: true }
+        );
         let object = task.object;
         let fua = fua || self.state.volumes.get(&object).is_some_and(|v| v.flags.write_cache_off);
         let task = self.io_task(key);
@@ -324,7 +329,8 @@ impl Store {
             let data = match edge {
                 Some(buffer) => IoData::Owned(buffer),
                 None => {
-                    let offset = to_usize((start + u64::from(block)) * BLOCK - begin);
+                    let block = start + u64::from(block);
+                    let offset = to_usize(written_from + block * BLOCK - begin);
                     IoData::Request { id, offset }
                 }
             };

@@ -20,7 +20,9 @@ impl History {
             matches!(under, Under::Read { .. } | Under::Compare { .. })
         });
         reads
-            .chain(last(held.writes_waiting, |under| matches!(under, Under::Write { .. })))
+            .chain(last(held.writes_waiting, |under| {
+                matches!(under, Under::Write { .. } | Under::CompareAndWrite { .. })
+            }))
             .collect()
     }
 
@@ -48,15 +50,16 @@ impl History {
         Ok(())
     }
 
-    /// Reads that are held back come after the rollback: they see what it brought, but where a
-    /// write comes between.
+    /// What reads or compares and is held back comes after the rollback: it sees what that brought,
+    /// but where a write comes between.
     pub(super) fn expect_rollback(&mut self, volume: u128, rollback: u64, held: &BTreeSet<u64>) {
         let content = &self.model.devices[&volume];
         for (operation, under) in self.under.values_mut() {
-            let (first, expected, equal) = match under {
-                Under::Read { first, expected, .. } => (*first, expected, None),
-                Under::Compare { first, expected, equal, .. } => (*first, expected, Some(equal)),
-                _ => continue,
+            let (first, expected) = match under {
+                Under::Read { first, expected, .. }
+                | Under::Compare { first, expected, .. }
+                | Under::CompareAndWrite { first, expected, .. } => (*first, expected),
+                Under::Write { .. } | Under::Flush { .. } => continue,
             };
             if !held.contains(operation) {
                 continue;
@@ -65,9 +68,6 @@ impl History {
                 if !held.contains(&expected.operation) {
                     *expected = content.given_by(sector, rollback);
                 }
-            }
-            if let Some(equal) = equal {
-                *equal = None;
             }
         }
     }
