@@ -16,7 +16,7 @@ use crate::{
     action::{IoData, IoKind},
     geometry::{BLOCK, BLOCK_LEN, ObjectId},
     map::Visibility,
-    ranges::Hold,
+    ranges::{ClaimKey, Hold},
     state::Source,
     store::{Route, Store},
 };
@@ -26,6 +26,7 @@ use crate::{
 pub(crate) struct Direct {
     object: ObjectId,
     id: RequestId,
+    claim: ClaimKey,
     /// The epoch of a read.
     epoch: Option<u64>,
 }
@@ -83,12 +84,9 @@ impl Store {
         if !self.is_present(member) {
             return false;
         }
-        let key = self.next_direct_key();
-        if !self.try_acquire(key, object, first, end, hold) {
-            return false;
-        }
+        let Some(claim) = self.try_acquire(object, first, end, hold) else { return false };
         let epoch = (hold == Hold::Read).then(|| self.epochs.begin());
-        let direct = Direct { object, id: request.id, epoch };
+        let direct = Direct { object, id: request.id, claim, epoch };
         let kind = if hold == Hold::Read { IoKind::Read } else { IoKind::Write { fua } };
         let data = IoData::Request { id: request.id, offset: 0 };
         let length = usize::from(limit - block) * BLOCK_LEN;
@@ -96,8 +94,8 @@ impl Store {
         true
     }
 
-    /// The member I/O of a direct request has ended; `key` is the name under which it holds its range.
-    pub(crate) fn direct_done(&mut self, key: usize, direct: Direct, kind: IoKind, failed: bool) {
+    /// The member I/O of a direct request has ended.
+    pub(crate) fn direct_done(&mut self, direct: Direct, kind: IoKind, failed: bool) {
         let result = match (failed, kind) {
             (false, _) => Ok(()),
             (true, IoKind::Read) => Err(Error::ReadFault),
@@ -107,6 +105,6 @@ impl Store {
             self.epochs.end(epoch);
         }
         self.answer(direct.id, result);
-        self.release(key, direct.object);
+        self.release_claim(direct.object, direct.claim);
     }
 }

@@ -44,7 +44,7 @@ use crate::{
     log::Log,
     members::Demotion,
     qos::Gates,
-    ranges::{Hold, Ranges},
+    ranges::{ClaimKey, Claims, Hold, Ranges},
     reclaim::ReclaimTask,
     settle::Settlement,
     state::State,
@@ -53,11 +53,11 @@ use crate::{
 /// The most blocks that may wait to be settled: what has to be proved after a power cut.
 pub const UNSETTLED_MAX: usize = 32_768;
 
-/// Names a task, or with [`DIRECT`] a member I/O that is all of a request.
+/// Names a task.
 pub(crate) type TaskKey = usize;
 
-/// Set in the name under which a request without a task holds its range.
-const DIRECT: TaskKey = 1 << (usize::BITS - 1);
+/// Under this name requests without a task hold their ranges; it never waits for one.
+const DIRECT: TaskKey = TaskKey::MAX;
 
 /// A flush round that a task waits for.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +91,8 @@ pub(crate) enum Work {
 pub(crate) struct Task {
     pub(crate) waits: Waits,
     pub(crate) work: Work,
+    /// The ranges that it holds or has asked for.
+    claims: Claims,
     /// It is in the run queue or in the stalled list.
     pub(crate) queued: bool,
 }
@@ -370,7 +372,7 @@ impl Store {
             }
             Route::Label => self.demotion_step_done(),
             Route::Direct(direct) => {
-                self.direct_done(DIRECT | token.0, direct, pending.kind, failed);
+                self.direct_done(direct, pending.kind, failed);
             }
         }
     }
@@ -440,7 +442,8 @@ impl Store {
 
     pub(crate) fn spawn(&mut self, work: Work) -> TaskKey {
         self.stirred = true;
-        self.tasks.insert(Task { waits: Waits::default(), work, queued: false })
+        let (waits, claims) = (Waits::default(), Claims::default());
+        self.tasks.insert(Task { waits, work, claims, queued: false })
     }
 
     /// Whether a task waits for nothing.
@@ -485,11 +488,11 @@ impl Store {
 
     /// Removes a task and gives back the ranges that it holds on `objects`.
     pub(crate) fn finish(&mut self, key: TaskKey, objects: &[ObjectId]) {
-        self.tasks.remove(key);
-        self.progress = true;
         for object in objects {
             self.release(key, *object);
         }
+        self.tasks.remove(key);
+        self.progress = true;
     }
 
     fn run_tasks(&mut self, payloads: &dyn Payloads) {
@@ -532,34 +535,36 @@ impl Store {
         hold: Hold,
     ) {
         let ranges = self.ranges.entry(object).or_insert_with(Ranges::new);
-        if ranges.acquire(key, first, end, hold) {
+        let (claim, held) = ranges.acquire(key, first, end, hold);
+        self.tasks[key].claims.put(object, claim);
+        if held {
             self.wake(key);
         } else {
             self.tasks[key].waits.ranges += 1;
         }
     }
 
-    /// Under which name the member I/O that starts next may hold a range.
-    pub(crate) fn next_direct_key(&self) -> TaskKey {
-        DIRECT | self.io.vacant_key()
-    }
-
-    /// As [`Store::acquire`], but nothing happens when the range is not free.
+    /// Takes a range for a request without a task. Nothing happens when it is not free.
     pub(crate) fn try_acquire(
         &mut self,
-        key: TaskKey,
         object: ObjectId,
         first: u64,
         end: u64,
         hold: Hold,
-    ) -> bool {
-        self.ranges.entry(object).or_insert_with(Ranges::new).try_acquire(key, first, end, hold)
+    ) -> Option<ClaimKey> {
+        let ranges = self.ranges.entry(object).or_insert_with(Ranges::new);
+        ranges.try_acquire(DIRECT, first, end, hold)
     }
 
     pub(crate) fn release(&mut self, key: TaskKey, object: ObjectId) {
+        let claim = self.tasks[key].claims.take(object);
+        self.release_claim(object, claim);
+    }
+
+    pub(crate) fn release_claim(&mut self, object: ObjectId, claim: ClaimKey) {
         let mut granted = Vec::new();
         let ranges = self.ranges.get_mut(&object).expect("a held range has a volume");
-        ranges.release(key, &mut granted);
+        ranges.release(claim, &mut granted);
         if ranges.is_idle() {
             self.ranges.remove(&object);
         }
@@ -567,14 +572,16 @@ impl Store {
         if !self.deferred.is_empty() {
             self.deferred.clear();
             self.reclaim_wanted = true;
+            self.stirred = true;
         }
     }
 
     /// Withdraws the range that `key` waits for on `object`.
     pub(crate) fn withdraw(&mut self, key: TaskKey, object: ObjectId) {
         let mut granted = Vec::new();
+        let claim = self.tasks[key].claims.take(object);
         let ranges = self.ranges.get_mut(&object).expect("an awaited range has a volume");
-        ranges.withdraw(key, &mut granted);
+        ranges.withdraw(claim, &mut granted);
         self.tasks[key].waits.ranges -= 1;
         self.granted(granted);
     }

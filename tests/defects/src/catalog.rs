@@ -131,9 +131,10 @@ pub(crate) const DEFECTS: &[Defect] = &[
         wrong: "Writes of the same blocks are under way at once.",
         file: "ranges",
         changes: &[Change {
-            find: "(Hold::Write, _) | (_, Hold::Write) => true,",
-            replacement: r"(Hold::Write, Hold::Write) => false,
-            (Hold::Write, _) | (_, Hold::Write) => true,",
+            find: "blockers.extend(self.write);",
+            replacement: r"if hold != Hold::Write {
+                blockers.extend(self.write);
+            }",
         }],
     },
     Defect {
@@ -141,8 +142,9 @@ pub(crate) const DEFECTS: &[Defect] = &[
         wrong: "A request overtakes an older one that waits for the same blocks.",
         file: "ranges",
         changes: &[Change {
-            find: "&& !self.waiting.iter().any(|other| other.excludes(&claim));",
-            replacement: ";",
+            find: "for &blocker in &blockers {",
+            replacement: r"blockers.retain(|blocker| self.claims[blocker.0 as usize].blockers == 0);
+        for &blocker in &blockers {",
         }],
     },
     Defect {
