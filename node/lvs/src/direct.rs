@@ -64,7 +64,7 @@ impl Store {
             return false;
         };
         let cluster = if hold == Hold::Read {
-            match self.state.source(device.layer, at, block, limit) {
+            match self.state.find(device.layer, at, block, limit) {
                 (Source::Data(cluster), run) if block + run == limit => cluster,
                 _ => return false,
             }

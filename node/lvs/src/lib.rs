@@ -46,6 +46,7 @@ mod qos;
 mod ranges;
 mod settle;
 mod state;
+mod views;
 
 mod checkpoint;
 mod reclaim;
@@ -66,3 +67,4 @@ pub use replay::Damage;
 pub use space::Capacity;
 pub use state::Inconsistent;
 pub use store::{Store, UNSETTLED_MAX};
+pub use views::VIEW_BYTES_MAX;

@@ -66,6 +66,12 @@ impl Store {
         }
     }
 
+    /// Memory that remembered lookups of reads through snapshots take, in bytes: at most
+    /// [`crate::VIEW_BYTES_MAX`].
+    pub fn view_bytes(&self) -> ByteCount {
+        ByteCount(self.state.views.bytes() as u64)
+    }
+
     /// Clusters that thick volumes may still ask for.
     fn reserved(&self) -> u64 {
         self.state

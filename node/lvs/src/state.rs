@@ -8,11 +8,13 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    blocks::BlockSet,
     format::op::{Op, PoolRecord, SnapshotRecord, VolumeRecord},
     geometry::{
         BLOCK, ClusterNo, ClusterSize, LayerId, LogicalCluster, MemberIndex, ObjectId, Segment,
     },
     map::{Fragment, LayerMap, Visibility},
+    views::{VIEW_BYTES_MAX, View, Views, Word},
 };
 
 /// An operation that cannot follow from the state before it: a bug or damage.
@@ -45,6 +47,11 @@ pub enum Inconsistent {
         fragments: usize,
     },
 }
+
+/// Ancestors that a read asks one by one. Where that is not enough, views are made.
+const WALK_MAX: usize = 2;
+/// Ancestors whose view may serve when that of a newer layer is made.
+const VIEWS_ASKED_MAX: usize = 8;
 
 /// What a layer takes in a checkpoint beside its fragments, in bytes.
 const LAYER_BYTES: usize = 2 * 16;
@@ -83,6 +90,7 @@ pub(crate) struct State {
     pub(crate) next_object: u64,
     /// What all objects take in a checkpoint, in bytes.
     pub(crate) object_bytes: u64,
+    pub(crate) views: Views,
     links: BTreeMap<LayerId, Links>,
 }
 
@@ -104,6 +112,7 @@ impl State {
             next_layer: 1,
             next_object: 1,
             object_bytes: 0,
+            views: Views::new(VIEW_BYTES_MAX),
             links: BTreeMap::new(),
         }
     }
@@ -186,6 +195,13 @@ impl State {
         self.next_layer = self.next_layer.max(id.0.saturating_add(1));
         let layer = self.ensure_layer(id);
         let old = core::mem::replace(&mut layer.parent, parent);
+        if old != parent && self.views.covers(id) {
+            // A layer that holds nothing any more may leave the chain: nothing else is seen then.
+            let left = old.and_then(|old| self.layers.get(&old));
+            if left.is_none_or(|left| !left.map.is_empty() || left.parent != parent) {
+                self.views.clear();
+            }
+        }
         self.link(old, |links| links.children -= 1);
         self.link(parent, |links| links.children += 1);
     }
@@ -197,6 +213,7 @@ impl State {
             }
             let parent = layer.parent;
             self.layers.remove(&id);
+            self.views.dropped(id);
             self.link(parent, |links| links.children -= 1);
         }
         Ok(())
@@ -283,6 +300,7 @@ impl State {
         let mut after = Fragment { cluster: Some(cluster), ..before };
         after.valid.insert_range(first, count);
         map.set(at, after);
+        self.views.changed(layer, at);
         Ok(before)
     }
 
@@ -312,6 +330,7 @@ impl State {
         }
         if after != before {
             map.set(at, after);
+            self.views.changed(layer, at);
         }
         Ok((before, before.cluster.filter(|_| after.cluster.is_none())))
     }
@@ -329,6 +348,7 @@ impl State {
     ) -> Result<(), Inconsistent> {
         let map = &mut self.layers.get_mut(&layer).ok_or(Inconsistent::NoLayer(layer))?.map;
         map.set(at, fragment);
+        self.views.changed(layer, at);
         Ok(())
     }
 
@@ -343,20 +363,105 @@ impl State {
         layer: LayerId,
         at: LogicalCluster,
         block: u16,
-        mut limit: u16,
+        limit: u16,
     ) -> (Source, u16) {
+        self.walk(layer, at, block, limit, usize::MAX).expect("the tree of layers has an end")
+    }
+
+    /// As [`State::source`], and remembers the end of long walks: for requests.
+    ///
+    /// # Panics
+    ///
+    /// As [`State::source`].
+    pub(crate) fn find(
+        &mut self,
+        layer: LayerId,
+        at: LogicalCluster,
+        block: u16,
+        limit: u16,
+    ) -> (Source, u16) {
+        let Layer { parent, map } = self.layer(layer);
+        let (visibility, run) = map.visibility(at, block, limit);
+        let limit = block + run;
+        let parent = match (visibility, *parent) {
+            (Visibility::Data(cluster), _) => return (Source::Data(cluster), run),
+            (Visibility::Zero, _) | (Visibility::Through, None) => return (Source::Zero, run),
+            (Visibility::Through, Some(parent)) => parent,
+        };
+        if !self.views.covers(parent) {
+            if let Some(found) = self.walk(parent, at, block, limit, WALK_MAX) {
+                return found;
+            }
+            let mut next = Some(parent);
+            while let Some(id) = next.filter(|&id| !self.views.covers(id)) {
+                self.views.cover(id);
+                next = self.layer(id).parent;
+            }
+        }
+        if let Some(view) = self.views.get(parent, at) {
+            return view.at(block, limit);
+        }
+        let view = self.view(parent, at);
+        let found = view.at(block, limit);
+        self.views.put(parent, at, view);
+        found
+    }
+
+    /// What `layer` and its ancestors show of a logical cluster.
+    fn view(&mut self, layer: LayerId, at: LogicalCluster) -> View {
+        let blocks = self.blocks();
+        let mut words = [Word::ZERO; BlockSet::CAPACITY as usize];
+        let mut left = BlockSet::full(blocks);
         let mut next = Some(layer);
+        let mut steps = 0;
+        while let Some(id) = next.filter(|_| !left.is_empty()) {
+            if (1..VIEWS_ASKED_MAX).contains(&steps)
+                && let Some(view) = self.views.get(id, at)
+            {
+                view.fill(left, &mut words);
+                break;
+            }
+            let Layer { parent, map } = self.layer(id);
+            let fragment = map.get(at);
+            if let Some(cluster) = fragment.cluster {
+                for (first, count) in (fragment.valid & left).runs() {
+                    let run = usize::from(first)..usize::from(first + count);
+                    words[run].fill(Word::data(cluster));
+                }
+            }
+            left = left - fragment.valid - fragment.opaque;
+            next = *parent;
+            steps += 1;
+        }
+        View::new(&words[..usize::from(blocks)])
+    }
+
+    /// [`State::source`], if it is known after asking `most` layers.
+    fn walk(
+        &self,
+        layer: LayerId,
+        at: LogicalCluster,
+        block: u16,
+        mut limit: u16,
+        most: usize,
+    ) -> Option<(Source, u16)> {
+        let mut next = Some(layer);
+        let mut asked = 0;
         while let Some(id) = next {
+            if asked == most {
+                return None;
+            }
+            asked += 1;
             let layer = self.layer(id);
             let (visibility, run) = layer.map.visibility(at, block, limit);
             limit = block + run;
             match visibility {
-                Visibility::Data(cluster) => return (Source::Data(cluster), run),
-                Visibility::Zero => return (Source::Zero, run),
+                Visibility::Data(cluster) => return Some((Source::Data(cluster), run)),
+                Visibility::Zero => return Some((Source::Zero, run)),
                 Visibility::Through => next = layer.parent,
             }
         }
-        (Source::Zero, limit - block)
+        Some((Source::Zero, limit - block))
     }
 
     /// Whether an ancestor of `layer` has anything at `at` that could show through.

@@ -585,6 +585,15 @@ pub(crate) const DEFECTS: &[Defect] = &[
         }],
     },
     Defect {
+        name: "view-not-outdated",
+        wrong: "What a read through many layers remembers stays when a merge moves the blocks.",
+        file: "views",
+        changes: &[Change {
+            find: "self.versions[at.0 as usize % VERSIONS] += 1;",
+            replacement: "let _ = at;",
+        }],
+    },
+    Defect {
         name: "merge-spreads-unrecorded",
         wrong: "A merge brings clusters from members that the volume's flushes do not cover.",
         file: "reclaim",

@@ -22,7 +22,7 @@ impl Store {
         for (at, first, count) in self.pieces(first, end) {
             let mut block = first;
             while block < first + count {
-                let (source, run) = self.state.source(layer, at, block, first + count);
+                let (source, run) = self.state.find(layer, at, block, first + count);
                 let volume_block = u64::from(at.0) * per_cluster + u64::from(block);
                 let run_begin = volume_block * BLOCK;
                 let run_end = run_begin + u64::from(run) * BLOCK;

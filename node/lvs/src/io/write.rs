@@ -82,7 +82,7 @@ impl Store {
             let edge = Edge { block, buffer: Buffer::zeroed(BLOCK_LEN) };
             self.io_task(key).edges.push(edge);
             let (at, within) = self.state.cluster_size.split(block);
-            if let (Source::Data(cluster), _) = self.state.source(layer, at, within, within + 1) {
+            if let (Source::Data(cluster), _) = self.state.find(layer, at, within, within + 1) {
                 if !self.is_reachable(cluster) {
                     return self.io_task(key).fail(Error::NotReady);
                 }
