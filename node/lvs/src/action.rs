@@ -93,6 +93,9 @@ pub enum Action {
     },
     /// A request is done.
     Complete(Completion),
+    /// What was deleted has been reclaimed, as far as that is possible now
+    /// ([`crate::Store::reclaiming`]): nothing is allocated that nobody can read.
+    Reclaimed,
     /// An administrative call is done, and durable when it succeeded.
     Done {
         /// What the call returned.

@@ -51,7 +51,7 @@ impl Store {
 
     fn fail_late(&mut self, token: IoToken, pending: Pending) {
         let before = self.failure;
-        self.io_ended(token, pending, true, None);
+        self.io_ended(pending, true, None);
         if before.is_none()
             && let Some((_, reason)) = &mut self.failure
         {

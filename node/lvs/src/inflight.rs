@@ -87,11 +87,6 @@ impl Inflight {
         self.entries.len() == self.failed
     }
 
-    /// The number of the token that [`Inflight::begin`] gives next.
-    pub(crate) fn vacant_key(&self) -> usize {
-        self.entries.vacant_key()
-    }
-
     /// Begins an I/O.
     pub(crate) fn begin(&mut self, pending: Pending) -> IoToken {
         let entry = Entry {

@@ -63,6 +63,7 @@ pub use medium::{Medium, MediumError};
 pub use members::Health;
 pub use open::{Checked, OpenError, OpenOptions, Opening, check, open};
 pub use qos::HeldBack;
+pub use reclaim::Reclaiming;
 pub use replay::Damage;
 pub use space::Capacity;
 pub use state::Inconsistent;

@@ -7,7 +7,8 @@
 //! | more children | *pruned*: clusters of which no block can be seen go |
 //!
 //! ```text
-//!   Begin -> Next -> Plan -> Read -> Write -> Flush -> Log -> Durable -> Next ...
+//!   Begin -> Next -> Plan -> Copy -> Read -> Write -> Flush -> Log -> Durable -> Next ...
+//!                             ^-----------------|
 //! ```
 //!
 //! Work is done in small steps, each a log entry, so a crash loses at most a step and the
@@ -21,6 +22,10 @@
 //! blocks of the layer that only the lost name could read, and a power cut must not bring
 //! the name back.
 //!
+//! One task does all of it, one step at a time, with a bounded number of member I/Os under way;
+//! requests take their turn between two steps. It cannot be cancelled: what was deleted is gone,
+//! and thin and thick writes count on its space. How far it is, [`Store::reclaiming`] tells.
+//!
 //! Blocks that are not settled hide nothing here: a power cut could take them back, and
 //! what they hide would be seen again.
 
@@ -29,7 +34,7 @@ use std::collections::BTreeMap;
 use fathom_block::Buffer;
 
 use crate::{
-    action::{IoData, IoKind},
+    action::{Action, IoData, IoKind},
     blocks::BlockSet,
     format::op::{Op, VolumeRecord},
     geometry::{BLOCK_LEN, ClusterNo, LayerId, LogicalCluster, MemberIndex, ObjectId},
@@ -42,6 +47,36 @@ use crate::{
 const STEP_FRAGMENTS: usize = 256;
 /// Blocks that one step copies, at most (but for a single cluster).
 const STEP_BLOCKS: usize = 1024;
+/// Member I/Os that copy blocks and are under way at once.
+const COPIES_MAX: usize = 4;
+/// Blocks that one of them moves.
+const COPY_BLOCKS_MAX: u16 = 32;
+
+/// How far giving space back has come, in fragments: what one layer holds of one logical cluster.
+/// After an opening it begins with what is left.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Reclaiming {
+    /// What has been given back, merged or looked at since there was nothing to do. Never less
+    /// than before, until all is done.
+    pub done: u64,
+    /// What is left. Only deleting and rolling back add to it.
+    pub left: u64,
+    /// What cannot be reclaimed, because a member is gone. It is tried again after the next call
+    /// that changes something.
+    pub stuck: u64,
+    /// What is left of each volume and snapshot that was deleted since there was nothing to do
+    /// or the pool was opened, whichever was later. Of older ones only the space is known.
+    pub deleted: Vec<(ObjectId, u64)>,
+}
+
+/// What reclaiming has done since there was nothing to do.
+#[derive(Default)]
+pub(crate) struct ReclaimRun {
+    done: u64,
+    /// The layer under way, and how many of its fragments pruning has looked at.
+    looked: Option<(LayerId, u64)>,
+    deleted: BTreeMap<ObjectId, LayerId>,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mode {
@@ -56,6 +91,7 @@ enum Stage {
     Begun,
     Next,
     Plan,
+    Copy,
     Read,
     Write,
     Flush,
@@ -91,6 +127,8 @@ pub(crate) struct ReclaimTask {
     until: LogicalCluster,
     held: Option<ObjectId>,
     copies: Vec<Copy>,
+    /// How many of the copies are done.
+    copied: usize,
     merged: Vec<Merged>,
     failed: bool,
 }
@@ -113,18 +151,54 @@ impl ReclaimTask {
 }
 
 impl Store {
-    /// Fragments of layers that no volume or snapshot names and that will be given back or
-    /// merged: what deleting has still to do.
-    pub fn reclaim_backlog(&self) -> u64 {
-        self.state
-            .layers
-            .iter()
-            .filter(|&(&id, _)| {
-                let links = self.state.links(id);
-                links.names == 0 && links.children <= 1
-            })
-            .map(|(_, layer)| layer.map.len() as u64)
-            .sum()
+    /// How far giving space back has come. [`Action::Reclaimed`] tells when all is done. Takes time
+    /// in proportion to the number of layers.
+    pub fn reclaiming(&self) -> Reclaiming {
+        let mut progress = Reclaiming { done: self.reclaim_run.done, ..Reclaiming::default() };
+        for &layer in self.state.layers.keys() {
+            let left = self.left_to_reclaim(layer);
+            match self.unreclaimable.contains(&layer) {
+                true => progress.stuck += left,
+                false => progress.left += left,
+            }
+        }
+        let deleted = self.reclaim_run.deleted.iter();
+        progress.deleted =
+            deleted.map(|(&object, &layer)| (object, self.left_to_reclaim(layer))).collect();
+        progress
+    }
+
+    /// Fragments of a layer that will be given back, merged or looked at.
+    fn left_to_reclaim(&self, layer: LayerId) -> u64 {
+        let Some(content) = self.state.layers.get(&layer) else { return 0 };
+        let (links, fragments) = (self.state.links(layer), content.map.len() as u64);
+        match links.children {
+            _ if links.names > 0 => 0,
+            0 | 1 => fragments,
+            // What is shared by several is only looked at, and stays.
+            _ if self.pruned.contains(&layer) => 0,
+            _ if !self.reclaiming && !self.reclaim_wanted => 0,
+            _ => match self.reclaim_run.looked {
+                Some((under_way, looked)) if under_way == layer => fragments.saturating_sub(looked),
+                _ => fragments,
+            },
+        }
+    }
+
+    /// `ops` are about to take names away.
+    pub(crate) fn note_deleted(&mut self, ops: &[Op]) {
+        for op in ops {
+            let object = match op {
+                Op::PutVolume(record) if record.tip.is_none() => record.id,
+                Op::DropVolume { volume } => *volume,
+                Op::DropSnapshot { snapshot } => *snapshot,
+                _ => continue,
+            };
+            // A volume that was kept for its snapshots is no device any more.
+            if let Ok(device) = self.devices.get(object) {
+                self.reclaim_run.deleted.insert(object, device.layer);
+            }
+        }
     }
 
     /// Whether reclaiming may bring space back that somebody waits for. A merge that itself
@@ -156,6 +230,11 @@ impl Store {
             self.reclaim_wanted = false;
             self.pruned.clear();
             self.mark_progress();
+            let ReclaimRun { done, deleted, .. } = &self.reclaim_run;
+            if self.deferred.is_empty() && (*done > 0 || !deleted.is_empty()) {
+                self.reclaim_run = ReclaimRun::default();
+                self.act(Action::Reclaimed);
+            }
             return;
         };
         self.reclaiming = true;
@@ -167,6 +246,7 @@ impl Store {
             until: LogicalCluster(0),
             held: None,
             copies: Vec::new(),
+            copied: 0,
             merged: Vec::new(),
             failed: false,
         };
@@ -215,7 +295,8 @@ impl Store {
             self.unreclaimable.insert(layer);
             return self.end_reclaim(key);
         }
-        match self.reclaim_task(key).stage {
+        let stage = self.reclaim_task(key).stage;
+        match stage {
             Stage::Begin => {
                 let lsn = self.log.close();
                 self.reclaim_task(key).stage = Stage::Begun;
@@ -231,7 +312,12 @@ impl Store {
             }
             Stage::Next => self.next_step(key),
             Stage::Plan => self.plan_merge(key),
+            Stage::Copy => self.read_copies(key),
             Stage::Read => self.write_copies(key),
+            Stage::Write if self.next_copies(key) => {
+                self.reclaim_task(key).stage = Stage::Copy;
+                self.later(key);
+            }
             Stage::Write => {
                 let copies = &self.reclaim_task(key).copies;
                 let targets: Vec<ClusterNo> = copies.iter().map(|copy| copy.to).collect();
@@ -266,6 +352,7 @@ impl Store {
     fn end_reclaim(&mut self, key: TaskKey) {
         let held: Vec<ObjectId> = self.reclaim_task(key).held.take().into_iter().collect();
         self.reclaiming = false;
+        self.reclaim_run.looked = None;
         self.finish(key, &held);
     }
 
@@ -299,6 +386,7 @@ impl Store {
             items.push((at, Fragment::ABSENT));
             self.settlement.remove((layer, at), BlockSet::full(self.state.blocks()));
         }
+        self.reclaim_run.done += items.len() as u64;
         let lsn = self.set_fragments(key, layer, items);
         self.give_back(freed, lsn);
         self.reclaim_task(key).stage = Stage::Logged;
@@ -320,6 +408,9 @@ impl Store {
                 children.entry(parent).or_default().push(id);
             }
         }
+        let looked = self.reclaim_run.looked.map_or(0, |(_, looked)| looked);
+        self.reclaim_run.looked = Some((layer, looked + fragments.len() as u64));
+        self.reclaim_run.done += fragments.len() as u64;
         let mut freed = Vec::new();
         let mut items = Vec::new();
         for (at, fragment) in fragments {
@@ -464,29 +555,61 @@ impl Store {
             let upper = self.state.fragment(child, at);
             merged.push(merge(at, lower, upper, below, &mut copies));
         }
-        if copies.iter().any(|copy| !self.is_reachable(copy.from) || !self.is_reachable(copy.to)) {
-            // Until its members are there the layer stays as it is.
-            self.reclaim_task(key).fail();
-            return self.wake(key);
-        }
-        for (part, copy) in copies.iter().enumerate() {
-            let (member, offset) = self.locate(copy.from, copy.first);
-            let length = usize::from(copy.count) * BLOCK_LEN;
-            let data = IoData::Owned(Buffer::zeroed(length));
-            self.start_io(Route::Task { key, part }, member, IoKind::Read, offset, length, data);
-        }
         let task = self.reclaim_task(key);
-        task.stage = if copies.is_empty() { Stage::Log } else { Stage::Read };
+        task.stage = if copies.is_empty() { Stage::Log } else { Stage::Copy };
         task.copies = copies;
+        task.copied = 0;
         task.merged = merged;
         self.wake(key);
     }
 
+    /// Whether the members of the next copies are there. Without them the layer stays as it is.
+    fn may_copy(&mut self, key: TaskKey) -> bool {
+        let task = self.reclaim_task(key);
+        let copies = task.copies.iter().skip(task.copied).take(COPIES_MAX);
+        let clusters: Vec<ClusterNo> = copies.flat_map(|copy| [copy.from, copy.to]).collect();
+        let there = clusters.into_iter().all(|cluster| self.is_reachable(cluster));
+        if !there {
+            self.reclaim_task(key).fail();
+            self.wake(key);
+        }
+        there
+    }
+
+    /// Reads the next blocks to be copied.
+    fn read_copies(&mut self, key: TaskKey) {
+        if !self.may_copy(key) {
+            return;
+        }
+        let task = self.reclaim_task(key);
+        task.stage = Stage::Read;
+        let copied = task.copied;
+        let copies = task.copies.iter().enumerate().skip(copied).take(COPIES_MAX);
+        let reads: Vec<_> =
+            copies.map(|(part, copy)| (part, copy.from, copy.first, copy.count)).collect();
+        for (part, from, first, count) in reads {
+            let (member, offset) = self.locate(from, first);
+            let length = usize::from(count) * BLOCK_LEN;
+            let data = IoData::Owned(Buffer::zeroed(length));
+            self.start_io(Route::Task { key, part }, member, IoKind::Read, offset, length, data);
+        }
+    }
+
+    /// The blocks that were read have been written. Returns whether there are more.
+    fn next_copies(&mut self, key: TaskKey) -> bool {
+        let task = self.reclaim_task(key);
+        task.copied += COPIES_MAX;
+        task.copied < task.copies.len()
+    }
+
     fn write_copies(&mut self, key: TaskKey) {
-        let copies = &mut self.reclaim_task(key).copies;
+        if !self.may_copy(key) {
+            return;
+        }
+        let task = self.reclaim_task(key);
+        let copied = task.copied;
+        let copies = task.copies.iter_mut().enumerate().skip(copied).take(COPIES_MAX);
         let writes: Vec<_> = copies
-            .iter_mut()
-            .enumerate()
             .map(|(part, copy)| {
                 let buffer = copy.buffer.take().expect("the read gave its buffer back");
                 (part, copy.to, copy.first, buffer)
@@ -508,6 +631,7 @@ impl Store {
         task.stage = Stage::Logged;
         task.copies.clear();
         let merged = core::mem::take(&mut task.merged);
+        self.reclaim_run.done += merged.len() as u64;
         let upper: Vec<_> = merged.iter().map(|merged| (merged.at, merged.child)).collect();
         let lower: Vec<_> = merged.iter().map(|merged| (merged.at, Fragment::ABSENT)).collect();
         if !upper.is_empty() {
@@ -570,6 +694,11 @@ fn merge(
 }
 
 fn copy_blocks(copies: &mut Vec<Copy>, from: ClusterNo, to: ClusterNo, blocks: BlockSet) {
-    let runs = blocks.runs();
-    copies.extend(runs.map(|(first, count)| Copy { from, to, first, count, buffer: None }));
+    for (first, count) in blocks.runs() {
+        let end = first + count;
+        copies.extend((first..end).step_by(usize::from(COPY_BLOCKS_MAX)).map(|first| {
+            let count = COPY_BLOCKS_MAX.min(end - first);
+            Copy { from, to, first, count, buffer: None }
+        }));
+    }
 }

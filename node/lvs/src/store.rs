@@ -45,7 +45,7 @@ use crate::{
     members::Demotion,
     qos::Gates,
     ranges::{ClaimKey, Claims, Hold, Ranges},
-    reclaim::ReclaimTask,
+    reclaim::{ReclaimRun, ReclaimTask},
     settle::Settlement,
     state::State,
 };
@@ -161,6 +161,7 @@ pub struct Store {
     pub(crate) checkpointing: bool,
     pub(crate) reclaiming: bool,
     pub(crate) reclaim_wanted: bool,
+    pub(crate) reclaim_run: ReclaimRun,
     /// Layers that have been pruned since something was deleted.
     pub(crate) pruned: BTreeSet<LayerId>,
     /// Layers that could not be reclaimed, because a member failed.
@@ -230,6 +231,7 @@ impl Store {
             checkpointing: false,
             reclaiming: false,
             reclaim_wanted: true,
+            reclaim_run: ReclaimRun::default(),
             pruned: BTreeSet::new(),
             unreclaimable: BTreeSet::new(),
             deferred: BTreeSet::new(),
@@ -329,17 +331,11 @@ impl Store {
         data: Option<Buffer>,
     ) {
         if let Some(pending) = self.io.end(token) {
-            self.io_ended(token, pending, result.is_err(), data);
+            self.io_ended(pending, result.is_err(), data);
         }
     }
 
-    pub(crate) fn io_ended(
-        &mut self,
-        token: IoToken,
-        pending: Pending,
-        failed: bool,
-        data: Option<Buffer>,
-    ) {
+    pub(crate) fn io_ended(&mut self, pending: Pending, failed: bool, data: Option<Buffer>) {
         self.stirred |= !matches!(pending.route, Route::Direct(_));
         if !failed && matches!(pending.kind, IoKind::Write { .. }) {
             self.settlement.member(pending.member).touched();
@@ -641,6 +637,7 @@ impl Store {
     pub(crate) fn commit(&mut self, key: TaskKey, ops: &[Op]) -> Lsn {
         self.change_limits(ops);
         self.gauge.objects_changed();
+        self.note_deleted(ops);
         for op in ops {
             self.state.apply_object(op).expect("operations are built from the state");
             self.devices.follow(&self.state, op);

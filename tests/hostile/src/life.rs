@@ -81,7 +81,7 @@ fn look(rig: &mut Rig, random: &mut Random) {
         }
     }
     rig.store.capacity();
-    rig.store.reclaim_backlog();
+    rig.store.reclaiming();
     rig.store.health();
     rig.settle(random);
     rig.events.clear();

@@ -175,6 +175,7 @@ impl Driver {
                     self.answers.push_back(Answer::Request { id: id.0, result, data });
                 }
                 Action::Event(_) => {}
+                Action::Reclaimed => {}
                 Action::Done { ticket, result } => {
                     if self.call.take() != Some(ticket) {
                         return Err("a call ended that was not under way".to_owned());

@@ -132,6 +132,8 @@ struct History {
     hung: bool,
     /// How full the pool is, as far as it was told.
     told: Fill,
+    /// How far reclaiming was, and how often it had ended.
+    reclaimed: (u64, u64),
     summary: Summary,
 }
 
@@ -257,6 +259,7 @@ impl History {
             options: OpenOptions::WHOLE,
             hung: false,
             told: Fill::default(),
+            reclaimed: (0, 0),
             random,
             under: BTreeMap::new(),
             call: None,
@@ -279,7 +282,18 @@ impl History {
         for _ in 0..self.random.below(6) {
             self.rig.step(&mut self.random);
         }
+        self.watch_reclaiming()?;
         self.take_events()
+    }
+
+    /// Reclaiming goes forward, and begins anew only after it has said that all is done.
+    fn watch_reclaiming(&mut self) -> Result<(), String> {
+        let (done, ends) = (self.rig.store.reclaiming().done, self.rig.reclaimed);
+        let (before, ends_before) = core::mem::replace(&mut self.reclaimed, (done, ends));
+        match done < before && ends == ends_before {
+            true => Err(format!("reclaiming went back from {before} to {done}")),
+            false => Ok(()),
+        }
     }
 
     /// Steps until everything is done.

@@ -120,6 +120,8 @@ pub struct Rig {
     pub replayed: u64,
     /// Blocks that opening took back.
     pub taken_back: u64,
+    /// How often the store said that all is reclaimed.
+    pub reclaimed: u64,
     next_request: u64,
     /// Every step takes a microsecond; time jumps on when only the store waits for it.
     pub now: Monotonic,
@@ -149,6 +151,7 @@ impl Rig {
                 told: Vec::new(),
                 replayed: opening.replayed,
                 taken_back: opening.taken_back,
+                reclaimed: 0,
                 next_request: 1,
                 now: Monotonic(0),
                 wake: Wake::Now,
@@ -205,6 +208,7 @@ impl Rig {
                     self.events.push(Event::Completed(id, result, data));
                 }
                 Action::Event(event) => self.told.push(event),
+                Action::Reclaimed => self.reclaimed += 1,
                 Action::Done { ticket, result } => self.events.push(Event::Done(ticket, result)),
             }
         }
@@ -231,6 +235,12 @@ impl Rig {
     /// Whether the store waits for the rig, members that hang apart.
     pub fn has_io(&self) -> bool {
         !self.pending.is_empty() || !self.executed.is_empty()
+    }
+
+    /// How many I/Os of those `chosen` the store has asked for and not got back.
+    pub fn under_way(&self, chosen: impl Fn(&MemberIo) -> bool) -> usize {
+        let executed = self.executed.iter().map(|executed| &executed.io);
+        self.pending.iter().chain(executed).filter(|io| chosen(io)).count()
     }
 
     /// Whether nothing is under way but at members that hang, and the store wants nothing.

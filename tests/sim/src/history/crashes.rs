@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fathom_block::Operation;
-use fathom_lvs::Fill;
+use fathom_lvs::{Fill, Reclaiming};
 use fathom_test_support::{
     disk::{Cut, SimulatedDisk},
     random::Random,
@@ -65,16 +65,14 @@ impl History {
         self.model.adopt(&observed);
         let later = observe(&mut rig, &mut random);
         self.model.check(&later, Crash::Daemon).map_err(|e| format!("{e} (after reclaiming)"))?;
-        if rig.store.reclaim_backlog() > 0 {
-            return Err("the store rests with space to reclaim".to_owned());
-        }
         self.count_held_back();
         self.rig = rig;
         self.hung = false;
         self.told = Fill::default();
         self.under.clear();
         self.call = None;
-        Ok(())
+        self.reclaimed = (0, self.rig.reclaimed);
+        self.check_reclaimed()
     }
 
     /// The end: everything is right, and when everything is deleted everything is free.
@@ -91,9 +89,15 @@ impl History {
         let observed = observe(&mut self.rig, &mut random);
         self.model.check(&observed, Crash::Daemon)?;
         self.check_allocation()?;
+        self.check_reclaimed()?;
         while self.count(false) > 0 {
+            let ends = self.rig.reclaimed;
             self.delete_volume()?;
             self.rest()?;
+            self.check_reclaimed()?;
+            if self.rig.reclaimed == ends {
+                return Err("nothing told that a deleted volume was reclaimed".to_owned());
+            }
         }
         match self.rig.store.capacity().allocated.0 {
             0 => Ok(()),
@@ -123,6 +127,15 @@ impl History {
             return Err(format!("{allocated} clusters are allocated, {least} hold data"));
         }
         Ok(())
+    }
+
+    /// The store rests: nothing is left to be reclaimed.
+    fn check_reclaimed(&self) -> Result<(), String> {
+        let progress = self.rig.store.reclaiming();
+        match progress == Reclaiming::default() {
+            true => Ok(()),
+            false => Err(format!("the store rests, and reclaiming is at {progress:?}")),
+        }
     }
 }
 
