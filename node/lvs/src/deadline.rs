@@ -14,7 +14,6 @@
 use core::time::Duration;
 
 use crate::{
-    action::IoToken,
     geometry::MemberIndex,
     inflight::Pending,
     store::{Route, Store, TaskKey, Work},
@@ -42,14 +41,14 @@ impl Store {
                 Route::Direct(_) => {}
                 Route::Entry { .. } | Route::Flush | Route::Label | Route::Checkpoint { .. } => {
                     self.io.fail(token);
-                    self.fail_late(token, pending);
+                    self.fail_late(pending);
                 }
             }
             self.mark_progress();
         }
     }
 
-    fn fail_late(&mut self, token: IoToken, pending: Pending) {
+    fn fail_late(&mut self, pending: Pending) {
         let before = self.failure;
         self.io_ended(pending, true, None);
         if before.is_none()

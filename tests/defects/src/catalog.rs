@@ -254,8 +254,8 @@ pub(crate) const DEFECTS: &[Defect] = &[
         wrong: "The quick path does not wait for requests that overlap.",
         file: "direct",
         changes: &[Change {
-            find: "if !self.try_acquire(key, object, first, end, hold) {",
-            replacement: "if !self.try_acquire(key, object, u64::MAX - 1, u64::MAX, Hold::Read) {",
+            find: "let Some(claim) = self.try_acquire(object, first, end, hold) else { return false };",
+            replacement: "let Some(claim) = self.try_acquire(object, u64::MAX - 1, u64::MAX, Hold::Read) else { return false };",
         }],
     },
     Defect {
