@@ -127,5 +127,12 @@ pub trait Payloads {
 
 /// Why a member I/O failed, as far as the store has to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the member reported an I/O error")]
-pub struct IoError;
+pub enum IoError {
+    /// The member could not do it.
+    #[error("the member reported an I/O error")]
+    Failed,
+    /// The file system under a member has no space for what was to be written. For data this is a
+    /// full pool; for metadata, whose space is taken beforehand, it is a failed write.
+    #[error("the file system under the member is full")]
+    NoSpace,
+}

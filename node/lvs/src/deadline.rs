@@ -14,6 +14,7 @@
 use core::time::Duration;
 
 use crate::{
+    action::IoError,
     geometry::MemberIndex,
     inflight::Pending,
     store::{Route, Store, TaskKey, Work},
@@ -50,7 +51,7 @@ impl Store {
 
     fn fail_late(&mut self, pending: Pending) {
         let before = self.failure;
-        self.io_ended(pending, true, None);
+        self.io_ended(pending, Err(IoError::Failed), None);
         if before.is_none()
             && let Some((_, reason)) = &mut self.failure
         {

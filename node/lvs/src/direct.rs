@@ -13,7 +13,7 @@
 use fathom_block::{Error, Operation, Request, RequestId};
 
 use crate::{
-    action::{IoData, IoKind},
+    action::{IoData, IoError, IoKind},
     geometry::{BLOCK, BLOCK_LEN, ObjectId},
     map::Visibility,
     ranges::{ClaimKey, Hold},
@@ -95,11 +95,17 @@ impl Store {
     }
 
     /// The member I/O of a direct request has ended.
-    pub(crate) fn direct_done(&mut self, direct: Direct, kind: IoKind, failed: bool) {
-        let result = match (failed, kind) {
-            (false, _) => Ok(()),
-            (true, IoKind::Read) => Err(Error::ReadFault),
-            (true, _) => Err(Error::WriteFault),
+    pub(crate) fn direct_done(
+        &mut self,
+        direct: Direct,
+        kind: IoKind,
+        result: Result<(), IoError>,
+    ) {
+        let result = match (result, kind) {
+            (Ok(()), _) => Ok(()),
+            (Err(IoError::NoSpace), _) => Err(Error::CapacityExceeded),
+            (Err(IoError::Failed), IoKind::Read) => Err(Error::ReadFault),
+            (Err(IoError::Failed), _) => Err(Error::WriteFault),
         };
         if let Some(epoch) = direct.epoch {
             self.epochs.end(epoch);

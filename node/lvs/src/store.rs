@@ -318,6 +318,11 @@ impl Store {
         Ok(((first << shift) / BLOCK, (end << shift).div_ceil(BLOCK)))
     }
 
+    /// The logical block size of a volume or snapshot that can be read, in bytes.
+    pub fn logical_block_bytes(&self, object: ObjectId) -> Option<u32> {
+        self.devices.get(object).ok().map(|device| 1 << device.block_shift)
+    }
+
     /// Reports the end of a member I/O, however late. A read into an owned buffer gives the
     /// buffer back.
     ///
@@ -331,12 +336,21 @@ impl Store {
         data: Option<Buffer>,
     ) {
         if let Some(pending) = self.io.end(token) {
-            self.io_ended(pending, result.is_err(), data);
+            self.io_ended(pending, result, data);
         }
     }
 
-    pub(crate) fn io_ended(&mut self, pending: Pending, failed: bool, data: Option<Buffer>) {
+    pub(crate) fn io_ended(
+        &mut self,
+        pending: Pending,
+        result: Result<(), IoError>,
+        data: Option<Buffer>,
+    ) {
         self.stirred |= !matches!(pending.route, Route::Direct(_));
+        let failed = result.is_err();
+        if let (Route::Task { key, .. }, Err(IoError::NoSpace)) = (pending.route, result) {
+            self.find_no_space(key);
+        }
         if !failed && matches!(pending.kind, IoKind::Write { .. }) {
             self.settlement.member(pending.member).touched();
         }
@@ -368,7 +382,7 @@ impl Store {
             }
             Route::Label => self.demotion_step_done(),
             Route::Direct(direct) => {
-                self.direct_done(direct, pending.kind, failed);
+                self.direct_done(direct, pending.kind, result);
             }
         }
     }

@@ -53,6 +53,11 @@ impl Loan {
         unsafe { std::slice::from_raw_parts_mut(self.start(), self.range.len()) }
     }
 
+    /// Where in the buffer it is.
+    pub fn place(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
     /// What it is lent for.
     pub fn purpose(&self) -> Purpose {
         self.purpose

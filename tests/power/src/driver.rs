@@ -225,7 +225,7 @@ impl Driver {
             IoData::Owned(buffer) if io.kind == IoKind::Read => Some(buffer),
             _ => None,
         };
-        self.store.complete_io(io.token, result.map_err(|_| IoError), buffer);
+        self.store.complete_io(io.token, result.map_err(|_| IoError::Failed), buffer);
     }
 
     /// The bytes that an I/O reads or writes.

@@ -116,6 +116,8 @@ pub struct Rig {
     pub events: Vec<Event>,
     /// What the store said of how full the pool is.
     pub told: Vec<fathom_lvs::Event>,
+    /// Whether writes of data find the file systems under the members full.
+    pub full: bool,
     /// Log entries that opening replayed.
     pub replayed: u64,
     /// Blocks that opening took back.
@@ -149,6 +151,7 @@ impl Rig {
                 taken: 0,
                 events: Vec::new(),
                 told: Vec::new(),
+                full: false,
                 replayed: opening.replayed,
                 taken_back: opening.taken_back,
                 reclaimed: 0,
@@ -300,6 +303,11 @@ impl Rig {
     }
 
     fn execute(&mut self, mut io: MemberIo) -> Executed {
+        if self.full
+            && matches!((io.kind, &io.data), (IoKind::Write { .. }, IoData::Request { .. }))
+        {
+            return Executed { io, result: Err(IoError::NoSpace) };
+        }
         let disk = &mut self.disks.0[self.slots[&io.member]];
         let offset = io.offset.0;
         let result = match (io.kind, &mut io.data) {
@@ -319,7 +327,7 @@ impl Rig {
             }
             (_, IoData::None) => unreachable!("reads and writes have data"),
         };
-        Executed { io, result: result.map_err(|_| IoError) }
+        Executed { io, result: result.map_err(|_| IoError::Failed) }
     }
 
     /// Steps until nothing is under way.

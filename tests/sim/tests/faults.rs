@@ -80,6 +80,23 @@ fn data_that_cannot_be_written_is_taken_back() {
 }
 
 #[test]
+fn a_full_file_system_under_a_member_is_a_full_pool() {
+    let (mut story, volumes) = story(1);
+    story.write(volumes[0], 0, 3, 6).expect("there is space");
+    let allocated = story.rig.store.capacity().allocated;
+    story.rig.full = true;
+    assert_eq!(story.write(volumes[0], 2, 40, 7), Err(Error::CapacityExceeded));
+    assert_eq!(story.read(volumes[0], 1), Ok(6), "reads go on");
+    assert_eq!(story.read(volumes[0], 30), Ok(0), "as before");
+    assert_eq!(story.trim(volumes[0], 0, 1), Ok(()), "what gives space back goes on");
+    assert_eq!(story.rig.store.capacity().allocated, allocated);
+    assert_eq!(story.rig.store.health(), Health::Good);
+    story.rig.full = false;
+    assert_eq!(story.write(volumes[0], 2, 40, 8), Ok(()));
+    assert_eq!(story.read(volumes[0], 30), Ok(8));
+}
+
+#[test]
 fn a_read_error_fails_the_read_and_nothing_else() {
     let (mut story, volumes) = story(1);
     story.write(volumes[0], 0, 32, 7).expect("a healthy disk");

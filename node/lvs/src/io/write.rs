@@ -18,7 +18,7 @@ use crate::{
     map::Fragment,
     settle::Maps,
     state::Source,
-    store::{Store, TaskKey, UNSETTLED_MAX},
+    store::{Store, TaskKey, UNSETTLED_MAX, Work},
 };
 
 /// A block that the request covers in part.
@@ -339,6 +339,13 @@ impl Store {
         if overwrites {
             let (member, _) = self.locate(cluster, 0);
             self.settlement.member(member).begin_overwrite();
+        }
+    }
+
+    /// The file system under a member has no space for the data of a request.
+    pub(crate) fn find_no_space(&mut self, key: TaskKey) {
+        if let Work::Io(task) = &mut self.tasks[key].work {
+            task.fail(Error::CapacityExceeded);
         }
     }
 

@@ -1,0 +1,24 @@
+//! The native engine: a pool of our own store, driven on an event loop.
+//!
+//! ```text
+//!   members: locked, open        Pool: an actor on one loop
+//!     | blocking reads             requests --> Store --> member I/O --> ring
+//!     v                                 ^                                  |
+//!   Opened ------- moves to ------------+------------ completions <--------+
+//! ```
+//!
+//! - [`members`]: the disks, files or memory that make the pool, until it is open.
+//! - [`message`]: what a pool is asked and answers, from actors of any loop.
+//! - [`pool`]: the actor.
+//! - [`handle`]: the same for threads.
+//!
+//! The open files that the lock is on are those from which the pool is opened and those that
+//! carry its I/O, so nobody can come between.
+
+pub mod members;
+pub mod message;
+
+mod data;
+pub mod pool;
+
+pub mod handle;
