@@ -312,15 +312,6 @@ pub(crate) const DEFECTS: &[Defect] = &[
         }],
     },
     Defect {
-        name: "checkpoint-header-without-fua",
-        wrong: "A checkpoint's header is written without FUA.",
-        file: "checkpoint",
-        changes: &[Change {
-            find: "self.write_slot(key, generation, 0, &buffer, true);",
-            replacement: "self.write_slot(key, generation, 0, &buffer, false);",
-        }],
-    },
-    Defect {
         name: "tail-cut-before-the-header",
         wrong: "The log's tail moves before the checkpoint's header is written.",
         file: "checkpoint",

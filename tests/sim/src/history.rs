@@ -756,6 +756,7 @@ impl History {
                 Call::Snapshot(uuids) => {
                     self.model.devices.retain(|uuid, _| !uuids.contains(uuid));
                 }
+                Call::Grow(volume) => self.model.not_grown(volume),
                 _ => return Err(failed.to_string()),
             }
             return Ok(());
