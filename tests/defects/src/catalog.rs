@@ -488,15 +488,6 @@ pub(crate) const DEFECTS: &[Defect] = &[
         }],
     },
     Defect {
-        name: "lost-copy-ends-data-flushes",
-        wrong: "A flush is acknowledged without the data of a member whose copy of the log was lost.",
-        file: "members",
-        changes: &[Change {
-            find: "round.member != member || round.data",
-            replacement: "round.member != member",
-        }],
-    },
-    Defect {
         name: "held-back-out-of-order",
         wrong: "A request overtakes one that it overlaps, because limits hold that one back.",
         file: "qos",
