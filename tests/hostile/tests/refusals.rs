@@ -420,25 +420,23 @@ fn a_state_that_its_slots_cannot_hold_is_refused_before_anything_is_written() {
 
 #[test]
 fn labels_that_lead_from_one_to_the_next_are_not_followed() {
-    let (mut disks, image) = pool(LARGE);
-    let size = disks.size(0);
+    // The third member has no metadata, so that its label may say any size.
+    let (mut disks, image) = pool(Shape { members: 3, ..SMALL });
+    let label = |size| {
+        let mut label = image.labels[2].clone();
+        (label.member_size, label.members[2].size) = (size, size);
+        label.encode()
+    };
+    let begin = 1 << 20;
+    disks.write(2, 0, &label(begin + 4096)).expect("a sound disk");
     // Each says that the member ends behind the next one.
-    for at in (1 << 20..size - 8192).step_by(4096) {
-        let mut label = image.labels[0].clone();
-        label.generation += at;
-        label.member_size = at + 8192;
-        label.members[0].size = at + 8192;
-        if label.check().is_ok() {
-            disks.write(0, at, &label.encode()).expect("a sound disk");
-        }
+    for at in (begin..disks.size(2) - 4096).step_by(4096) {
+        disks.write(2, at, &label(at + 8192)).expect("a sound disk");
     }
-    let mut label = image.labels[0].clone();
-    (label.member_size, label.members[0].size) = (size - 4096, size - 4096);
-    disks.write(0, 0, &label.encode()).expect("a sound disk");
-    let before = disks.0[0].counters().reads;
+    let before = disks.0[2].counters().reads;
     drop(fathom_lvs::check(&mut disks, OpenOptions::default()));
-    let reads = disks.0[0].counters().reads - before;
-    assert!(reads < 2200, "{reads} reads: more than the ring has blocks");
+    let reads = disks.0[2].counters().reads - before;
+    assert!(reads <= 5, "{reads} reads of label copies");
 }
 
 #[test]
