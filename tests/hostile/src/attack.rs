@@ -304,27 +304,24 @@ fn twin(image: &mut Image, random: &mut Random) -> String {
     let layer = LayerId(u32::try_from(nasty(random, 3, 4)).expect("four bytes").max(1));
     let (rename, recount, relayer) =
         (random.chance(1, 2), random.chance(1, 2), random.chance(1, 2));
+    let twin = |its_id: &mut ObjectId, name: &mut String, uuid: &mut uuid::Uuid| {
+        *its_id = id;
+        if rename {
+            *name = format!("twin{}", id.0);
+        }
+        if recount {
+            *uuid = uuid::Uuid::from_u128(u128::from(id.0) << 64);
+        }
+    };
     match &mut op {
         Op::PutVolume(record) => {
-            record.id = id;
-            if rename {
-                record.name = format!("twin{}", id.0);
-            }
-            if recount {
-                record.uuid = uuid::Uuid::from_u128(u128::from(id.0) << 64);
-            }
+            twin(&mut record.id, &mut record.name, &mut record.uuid);
             if relayer {
                 record.tip = Some(layer);
             }
         }
         Op::PutSnapshot(record) => {
-            record.id = id;
-            if rename {
-                record.name = format!("twin{}", id.0);
-            }
-            if recount {
-                record.uuid = uuid::Uuid::from_u128(u128::from(id.0) << 64);
-            }
+            twin(&mut record.id, &mut record.name, &mut record.uuid);
             if relayer {
                 record.layer = layer;
             }

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -69,25 +69,35 @@ fn follow(mut load: Child, most: u64, blocks: &mut Blocks) -> (u64, u64) {
     (next, acknowledged)
 }
 
-#[test]
-fn every_acknowledged_write_survives_a_kill() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kills");
+/// A pool in a folder of this test's own.
+fn new_pool(test: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("the build folder can be written");
     let path = folder.join("member");
     create(&path);
+    path
+}
+
+fn start(path: &Path, round: u64, next: u64) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_load"))
+        .arg(path)
+        .args([round.to_string(), next.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts")
+}
+
+#[test]
+fn every_acknowledged_write_survives_a_kill() {
+    let path = new_pool("kills");
     let rounds =
         env::var("FATHOM_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("a number"));
     let mut random = Random::new(1);
     let mut blocks: Blocks = vec![vec![0]; usize::try_from(BLOCKS).expect("few")];
     let mut next = 1;
     for round in 0..rounds {
-        let load = Command::new(env!("CARGO_BIN_EXE_load"))
-            .arg(&path)
-            .args([round.to_string(), next.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        let load = start(&path, round, next);
         let most = 1 + random.below(3000);
         let (after, acknowledged) = follow(load, most, &mut blocks);
         assert!(acknowledged >= most, "round {round}: it ended by itself after {acknowledged}");
@@ -95,7 +105,7 @@ fn every_acknowledged_write_survives_a_kill() {
         verify(&path, round, &mut blocks);
     }
     eprintln!("{rounds} kills, {next} writes");
-    fs::remove_dir_all(&folder).expect("nobody has it");
+    fs::remove_file(&path).expect("it is there");
 }
 
 fn verify(path: &Path, round: u64, blocks: &mut Blocks) {
@@ -117,17 +127,8 @@ fn verify(path: &Path, round: u64, blocks: &mut Blocks) {
 
 #[test]
 fn the_lock_of_a_killed_process_is_waited_for() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lock");
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).expect("the build folder can be written");
-    let path = folder.join("member");
-    create(&path);
-    let mut load = Command::new(env!("CARGO_BIN_EXE_load"))
-        .arg(&path)
-        .args(["1", "1"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
+    let path = new_pool("lock");
+    let mut load = start(&path, 1, 1);
     let mut lines = BufReader::new(load.stdout.take().expect("it is a pipe")).lines();
     lines.next().expect("it writes").expect("a line");
     let refused = DeviceFile::open(&path, Duration::ZERO).expect_err("the process has it");

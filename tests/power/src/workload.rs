@@ -164,23 +164,6 @@ impl Workload {
         self.pick(|device| device.snapshot_of.is_none())
     }
 
-    /// A random range of a device, in sectors, whole logical blocks.
-    fn range(&mut self, device: u128) -> (usize, usize) {
-        let (sectors, block) = {
-            let record = self.journal.lock();
-            let device = &record.model.devices[&device];
-            (device.len() as u64, (device.block_size / SECTOR) as u64)
-        };
-        let blocks = sectors / block;
-        // Most of the time a small part at the start, so that things meet.
-        let span = if self.random.chance(3, 4) { (blocks / 4).max(1) } else { blocks };
-        let first = self.random.below(span);
-        let most = if self.random.chance(1, 8) { blocks } else { 64 / block.max(4) };
-        let count = 1 + self.random.below(most.min(blocks - first));
-        let to_usize = |sectors: u64| usize::try_from(sectors).expect("small");
-        (to_usize(first * block), to_usize(count * block))
-    }
-
     /// Submits a request of whole sectors. Its journal has been written.
     fn submit(
         &mut self,
@@ -199,7 +182,8 @@ impl Workload {
 
     fn write(&mut self, subject: &mut dyn Subject) -> Result<(), String> {
         let Some(device) = self.volume() else { return Ok(()) };
-        let (first, count) = self.range(device);
+        let (first, count) =
+            self.journal.lock().model.devices[&device].some_range(&mut self.random);
         let id = self.next();
         let tags: Vec<u64> =
             (first..first + count).map(|sector| id << 20 | sector as u64).collect();
@@ -213,7 +197,8 @@ impl Workload {
 
     fn zero(&mut self, subject: &mut dyn Subject) -> Result<(), String> {
         let Some(device) = self.volume() else { return Ok(()) };
-        let (first, count) = self.range(device);
+        let (first, count) =
+            self.journal.lock().model.devices[&device].some_range(&mut self.random);
         let id = self.next();
         self.journal.lock().model.submit(device, id, first, &vec![0; count]);
         let under = Under::Write { device, first, count, durable: false };
@@ -231,7 +216,8 @@ impl Workload {
 
     fn read(&mut self, subject: &mut dyn Subject) -> Result<(), String> {
         let Some(device) = self.pick(|_| true) else { return Ok(()) };
-        let (first, count) = self.range(device);
+        let (first, count) =
+            self.journal.lock().model.devices[&device].some_range(&mut self.random);
         let id = self.next();
         let expected = {
             let record = self.journal.lock();

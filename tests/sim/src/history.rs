@@ -339,22 +339,6 @@ impl History {
         self.model.pick(&mut self.random, |device| device.snapshot_of.is_none())
     }
 
-    /// A random range of a device, in sectors, whole logical blocks.
-    fn range(&mut self, device: u128) -> (usize, usize) {
-        let (sectors, block) = {
-            let device = &self.model.devices[&device];
-            (device.len() as u64, (device.block_size / SECTOR) as u64)
-        };
-        let blocks = sectors / block;
-        // Most of the time a small part at the start, so that things meet.
-        let span = if self.random.chance(3, 4) { (blocks / 4).max(1) } else { blocks };
-        let first = self.random.below(span);
-        let most = if self.random.chance(1, 8) { blocks } else { 64 / block.max(4) };
-        let count = 1 + self.random.below(most.min(blocks - first));
-        let to_usize = |sectors: u64| usize::try_from(sectors).expect("small");
-        (to_usize(first * block), to_usize(count.min(blocks - first) * block))
-    }
-
     fn submit(
         &mut self,
         device: u128,
@@ -374,7 +358,7 @@ impl History {
 
     fn write(&mut self) {
         let Some(device) = self.volume() else { return };
-        let (first, count) = self.range(device);
+        let (first, count) = self.model.devices[&device].some_range(&mut self.random);
         let operation = self.next_operation;
         let tags: Vec<u64> =
             (first..first + count).map(|sector| operation << 20 | sector as u64).collect();
@@ -387,7 +371,7 @@ impl History {
 
     fn zero(&mut self) {
         let Some(device) = self.volume() else { return };
-        let (first, count) = self.range(device);
+        let (first, count) = self.model.devices[&device].some_range(&mut self.random);
         let operation = self.next_operation;
         self.model.submit(device, operation, first, &vec![0; count]);
         let under = Under::Write { device, first, count, durable: false };
@@ -403,7 +387,7 @@ impl History {
 
     fn read(&mut self) {
         let Some(device) = self.model.pick(&mut self.random, |_| true) else { return };
-        let (first, count) = self.range(device);
+        let (first, count) = self.model.devices[&device].some_range(&mut self.random);
         let content = &self.model.devices[&device];
         let expected = (first..first + count).map(|sector| content.newest_of(sector)).collect();
         let data = unread(count * SECTOR);
@@ -413,7 +397,7 @@ impl History {
 
     fn compare(&mut self) {
         let Some(device) = self.model.pick(&mut self.random, |_| true) else { return };
-        let (first, count) = self.range(device);
+        let (first, count) = self.model.devices[&device].some_range(&mut self.random);
         let (expected, tags) = self.tags_to_compare(device, first, count);
         let data = tags.iter().flat_map(|&tag| content(tag)).collect();
         let under = Under::Compare { device, first, expected, tags };
@@ -422,7 +406,7 @@ impl History {
 
     fn compare_and_write(&mut self) {
         let Some(device) = self.volume() else { return };
-        let (first, count) = self.range(device);
+        let (first, count) = self.model.devices[&device].some_range(&mut self.random);
         let (expected, tags) = self.tags_to_compare(device, first, count);
         let operation = self.next_operation;
         let new: Vec<u64> =

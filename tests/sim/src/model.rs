@@ -109,6 +109,19 @@ impl Device {
         self.sectors.len()
     }
 
+    /// A random range of whole logical blocks, in sectors: its first one and how many.
+    pub fn some_range(&self, random: &mut Random) -> (usize, usize) {
+        let (sectors, block) = (self.len() as u64, (self.block_size / SECTOR) as u64);
+        let blocks = sectors / block;
+        // Most of the time a small part at the start, so that things meet.
+        let span = if random.chance(3, 4) { (blocks / 4).max(1) } else { blocks };
+        let first = random.below(span);
+        let most = if random.chance(1, 8) { blocks } else { 64 / block.max(4) };
+        let count = 1 + random.below(most.min(blocks - first));
+        let to_usize = |sectors: u64| usize::try_from(sectors).expect("small");
+        (to_usize(first * block), to_usize(count * block))
+    }
+
     /// Whether it has no sectors; none has.
     pub fn is_empty(&self) -> bool {
         self.sectors.is_empty()
