@@ -5,7 +5,7 @@ mod fill;
 mod hang;
 mod limits;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fathom_block::{Error, Operation, RequestId};
 use fathom_lvs::{
@@ -130,6 +130,8 @@ struct History {
     options: OpenOptions,
     /// A member hung past the deadline: until the next crash requests may fail.
     hung: bool,
+    /// Writes that failed since: they have changed nothing, something or everything.
+    unsure: BTreeSet<u64>,
     /// How full the pool is, as far as it was told.
     told: Fill,
     /// How far reclaiming was, and how often it had ended.
@@ -258,6 +260,7 @@ impl History {
             careless: random.chance(1, 3),
             options: OpenOptions::WHOLE,
             hung: false,
+            unsure: BTreeSet::new(),
             told: Fill::default(),
             reclaimed: (0, 0),
             random,
@@ -480,7 +483,9 @@ impl History {
             (Under::Flush { device, submitted }, Ok(())) => self.model.flushed(device, submitted),
             (Under::Read { expected, .. }, Ok(())) => {
                 for (at, (bytes, expected)) in data.chunks(SECTOR).zip(expected).enumerate() {
-                    if tag(bytes) != Some(expected.tag) {
+                    // It was submitted behind a write of which it is not known what it has done.
+                    let unsure = self.unsure.contains(&expected.operation);
+                    if tag(bytes) != Some(expected.tag) && !unsure {
                         let found = tag(bytes);
                         return Err(format!(
                             "operation {operation}: sector {at} of the read is {found:x?}, not {expected:x?}"
@@ -489,7 +494,9 @@ impl History {
                 }
             }
             // What was there before it may be there, and it, too.
-            (_, Err(Error::NotReady | Error::WriteFault | Error::ReadFault)) if self.hung => {}
+            (_, Err(Error::NotReady | Error::WriteFault | Error::ReadFault)) if self.hung => {
+                self.unsure.insert(operation);
+            }
             // What they expect may have been refused.
             (Under::Read { .. } | Under::Compare { .. }, _) if self.hung => {}
             // It was held back, and its device is being deleted.

@@ -68,6 +68,7 @@ impl History {
         self.count_held_back();
         self.rig = rig;
         self.hung = false;
+        self.unsure.clear();
         self.told = Fill::default();
         self.under.clear();
         self.call = None;
