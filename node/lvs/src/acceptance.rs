@@ -174,7 +174,7 @@ fn overlaps(taken: &BTreeMap<u64, u64>, begin: u64, stop: u64) -> bool {
 /// on members of the pool.
 pub(crate) fn check_objects(state: &State, members: usize) -> Result<(), Damage> {
     for &layer in state.layers.keys() {
-        if state.links(layer).names > 1 {
+        if state.tree.links(layer).names > 1 {
             return Err(Damage::Links { what: "layer", id: u64::from(layer.0) });
         }
     }

@@ -44,8 +44,10 @@ mod inflight;
 mod log;
 mod qos;
 mod ranges;
+mod reservation;
 mod settle;
 mod state;
+mod tree;
 mod views;
 
 mod checkpoint;

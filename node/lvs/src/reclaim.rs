@@ -152,10 +152,10 @@ impl ReclaimTask {
 
 impl Store {
     /// How far giving space back has come. [`Action::Reclaimed`] tells when all is done. Takes time
-    /// in proportion to the number of layers.
+    /// in proportion to the number of layers that nobody names.
     pub fn reclaiming(&self) -> Reclaiming {
         let mut progress = Reclaiming { done: self.reclaim_run.done, ..Reclaiming::default() };
-        for &layer in self.state.layers.keys() {
+        for layer in self.state.tree.nameless() {
             let left = self.left_to_reclaim(layer);
             match self.unreclaimable.contains(&layer) {
                 true => progress.stuck += left,
@@ -171,7 +171,7 @@ impl Store {
     /// Fragments of a layer that will be given back, merged or looked at.
     fn left_to_reclaim(&self, layer: LayerId) -> u64 {
         let Some(content) = self.state.layers.get(&layer) else { return 0 };
-        let (links, fragments) = (self.state.links(layer), content.map.len() as u64);
+        let (links, fragments) = (self.state.tree.links(layer), content.map.len() as u64);
         match links.children {
             _ if links.names > 0 => 0,
             0 | 1 => fragments,
@@ -256,11 +256,8 @@ impl Store {
 
     fn next_reclaim(&self) -> Option<(LayerId, Mode)> {
         let nameless = || {
-            self.state.layers.keys().copied().filter_map(|id| {
-                let links = self.state.links(id);
-                let possible = links.names == 0 && !self.unreclaimable.contains(&id);
-                possible.then_some((id, links.children))
-            })
+            let possible = self.state.tree.nameless().filter(|id| !self.unreclaimable.contains(id));
+            possible.map(|id| (id, self.state.tree.links(id).children))
         };
         let simple = nameless().find(|(id, children)| match children {
             0 => true,
@@ -271,7 +268,7 @@ impl Store {
             let mode = if children == 0 {
                 Mode::Discard
             } else {
-                let child = self.state.children(id).next().expect("it has one child");
+                let child = self.state.tree.children(id).next().expect("it has one child");
                 Mode::Merge { child }
             };
             return Some((id, mode));
@@ -402,12 +399,6 @@ impl Store {
             self.pruned.insert(layer);
             return self.end_reclaim(key);
         };
-        let mut children: BTreeMap<LayerId, Vec<LayerId>> = BTreeMap::new();
-        for (&id, child) in &self.state.layers {
-            if let Some(parent) = child.parent {
-                children.entry(parent).or_default().push(id);
-            }
-        }
         let looked = self.reclaim_run.looked.map_or(0, |(_, looked)| looked);
         self.reclaim_run.looked = Some((layer, looked + fragments.len() as u64));
         self.reclaim_run.done += fragments.len() as u64;
@@ -415,7 +406,7 @@ impl Store {
         let mut items = Vec::new();
         for (at, fragment) in fragments {
             let Some(cluster) = fragment.cluster else { continue };
-            if self.seen(&children, layer, at).is_empty() {
+            if self.seen(layer, at).is_empty() {
                 freed.push(cluster);
                 let hidden = Fragment { cluster: None, valid: BlockSet::EMPTY, ..fragment };
                 items.push((at, hidden));
@@ -434,17 +425,11 @@ impl Store {
 
     /// The blocks of a nameless layer's fragment that some volume or snapshot can read, now or
     /// after a power cut.
-    fn seen(
-        &self,
-        children: &BTreeMap<LayerId, Vec<LayerId>>,
-        layer: LayerId,
-        at: LogicalCluster,
-    ) -> BlockSet {
-        let of = |id| children.get(&id).map_or(&[][..], Vec::as_slice);
+    fn seen(&self, layer: LayerId, at: LogicalCluster) -> BlockSet {
         let valid = self.state.fragment(layer, at).valid;
         let mut seen = BlockSet::EMPTY;
         let mut open: Vec<(LayerId, BlockSet)> =
-            of(layer).iter().map(|&child| (child, valid)).collect();
+            self.state.tree.children(layer).map(|child| (child, valid)).collect();
         while let Some((id, reaching)) = open.pop() {
             let fragment = self.state.fragment(id, at);
             let unsettled = self.settlement.unsettled((id, at), fragment.valid);
@@ -453,10 +438,10 @@ impl Store {
             if through.is_empty() {
                 continue;
             }
-            if self.state.links(id).names > 0 {
+            if self.state.tree.links(id).names > 0 {
                 seen = seen | through;
             } else {
-                open.extend(of(id).iter().map(|&child| (child, through)));
+                open.extend(self.state.tree.children(id).map(|child| (child, through)));
             }
         }
         seen
@@ -518,8 +503,7 @@ impl Store {
             self.log.hurry(lsn);
             return self.end_reclaim(key);
         };
-        let writer = self.state.volumes.values().find(|volume| volume.tip == Some(child));
-        let writer = writer.map(|volume| volume.id);
+        let writer = self.state.tree.writer(child);
         let task = self.reclaim_task(key);
         task.until = until;
         task.stage = Stage::Plan;

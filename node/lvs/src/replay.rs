@@ -676,7 +676,7 @@ impl Replay {
             if !state.layers.contains_key(&tip) {
                 return Err(Damage::NoLayer { what: "volume", id: id.0, layer: tip });
             }
-            let links = state.links(tip);
+            let links = state.tree.links(tip);
             if links.names != 1 || links.children != 0 {
                 return Err(Damage::Links { what: "the tip of volume", id: id.0 });
             }

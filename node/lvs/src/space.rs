@@ -51,7 +51,7 @@ impl Store {
             .layers
             .iter()
             .filter(|&(&id, _)| {
-                let links = self.state.links(id);
+                let links = self.state.tree.links(id);
                 links.names + links.children > 1
             })
             .map(|(_, layer)| layer.map.allocated() as u64)
@@ -74,15 +74,7 @@ impl Store {
 
     /// Clusters that thick volumes may still ask for.
     fn reserved(&self) -> u64 {
-        self.state
-            .volumes
-            .values()
-            .filter(|volume| volume.flags.thick)
-            .filter_map(|volume| {
-                let held = self.state.layer(volume.tip?).map.allocated() as u64;
-                Some(self.state.cluster_size.clusters_for(volume.size.0).saturating_sub(held))
-            })
-            .sum()
+        self.state.reservations.clusters()
     }
 
     /// Whether `extra` more clusters can be set aside for thick volumes.
@@ -212,7 +204,6 @@ impl Store {
         if count == 0 {
             return Ok(Some(members));
         }
-        let volume: VolumeRecord = volume.clone();
         let returning = self.alloc.quarantined();
         let reserved = if volume.flags.thick { 0 } else { self.reserved() };
         let enough = self.alloc.free() >= count + reserved;
@@ -221,6 +212,7 @@ impl Store {
         }
         if enough {
             // The members that it has used so far are full: it spreads to others.
+            let volume: VolumeRecord = volume.clone();
             let members = self.wider(members, count);
             let all = volume.members | u16::try_from(members).expect("16 members at most");
             let record = VolumeRecord { members: all, ..volume };

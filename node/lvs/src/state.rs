@@ -14,6 +14,8 @@ use crate::{
         BLOCK, ClusterNo, ClusterSize, LayerId, LogicalCluster, MemberIndex, ObjectId, Segment,
     },
     map::{Fragment, LayerMap, Visibility},
+    reservation::Reservations,
+    tree::Tree,
     views::{VIEW_BYTES_MAX, View, Views, Word},
 };
 
@@ -62,15 +64,6 @@ pub(crate) struct Layer {
     pub(crate) map: LayerMap,
 }
 
-/// How many things lead to a layer.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Links {
-    /// Layers of which it is the parent.
-    pub(crate) children: u32,
-    /// Volumes and snapshots that name it.
-    pub(crate) names: u32,
-}
-
 /// Where a block's content is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Source {
@@ -91,7 +84,10 @@ pub(crate) struct State {
     /// What all objects take in a checkpoint, in bytes.
     pub(crate) object_bytes: u64,
     pub(crate) views: Views,
-    links: BTreeMap<LayerId, Links>,
+    /// Who leads to a layer: follows from layers, volumes and snapshots.
+    pub(crate) tree: Tree,
+    /// What is set aside for thick volumes: follows from these and their layers.
+    pub(crate) reservations: Reservations,
 }
 
 impl State {
@@ -113,7 +109,8 @@ impl State {
             next_object: 1,
             object_bytes: 0,
             views: Views::new(VIEW_BYTES_MAX),
-            links: BTreeMap::new(),
+            tree: Tree::default(),
+            reservations: Reservations::default(),
         }
     }
 
@@ -138,26 +135,25 @@ impl State {
             Op::DropLayer { layer } => return self.drop_layer(*layer),
             Op::PutVolume(record) => {
                 self.next_object = self.next_object.max(record.id.0.saturating_add(1));
-                let tip = record.tip;
                 let old = self.volumes.insert(record.id, (**record).clone());
-                self.rename_link(old.as_ref().and_then(|old| old.tip), tip);
+                self.follow_volume(old.as_ref(), Some(record));
                 self.count_object(op, old.map(|old| Op::PutVolume(Box::new(old))));
             }
             Op::DropVolume { volume } => {
                 let old = self.volumes.remove(volume);
-                self.rename_link(old.as_ref().and_then(|old| old.tip), None);
+                self.follow_volume(old.as_ref(), None);
                 self.count_object(op, old.map(|old| Op::PutVolume(Box::new(old))));
             }
             Op::PutSnapshot(record) => {
                 self.next_object = self.next_object.max(record.id.0.saturating_add(1));
                 let layer = record.layer;
                 let old = self.snapshots.insert(record.id, (**record).clone());
-                self.rename_link(old.as_ref().map(|old| old.layer), Some(layer));
+                self.follow_name(old.as_ref().map(|old| old.layer), Some(layer));
                 self.count_object(op, old.map(|old| Op::PutSnapshot(Box::new(old))));
             }
             Op::DropSnapshot { snapshot } => {
                 let old = self.snapshots.remove(snapshot);
-                self.rename_link(old.as_ref().map(|old| old.layer), None);
+                self.follow_name(old.as_ref().map(|old| old.layer), None);
                 self.count_object(op, old.map(|old| Op::PutSnapshot(Box::new(old))));
             }
             Op::PutPool(record) => self.pool = record.clone(),
@@ -188,7 +184,11 @@ impl State {
     /// layer before the layer.
     pub(crate) fn ensure_layer(&mut self, id: LayerId) -> &mut Layer {
         let blocks = self.blocks();
-        self.layers.entry(id).or_insert_with(|| Layer { parent: None, map: LayerMap::new(blocks) })
+        let tree = &mut self.tree;
+        self.layers.entry(id).or_insert_with(|| {
+            tree.made(id);
+            Layer { parent: None, map: LayerMap::new(blocks) }
+        })
     }
 
     fn put_layer(&mut self, id: LayerId, parent: Option<LayerId>) {
@@ -202,8 +202,7 @@ impl State {
                 self.views.clear();
             }
         }
-        self.link(old, |links| links.children -= 1);
-        self.link(parent, |links| links.children += 1);
+        self.tree.moved(id, old, parent);
     }
 
     fn drop_layer(&mut self, id: LayerId) -> Result<(), Inconsistent> {
@@ -214,33 +213,35 @@ impl State {
             let parent = layer.parent;
             self.layers.remove(&id);
             self.views.dropped(id);
-            self.link(parent, |links| links.children -= 1);
+            self.tree.dropped(id, parent);
         }
         Ok(())
     }
 
-    fn rename_link(&mut self, old: Option<LayerId>, new: Option<LayerId>) {
-        self.link(old, |links| links.names -= 1);
-        self.link(new, |links| links.names += 1);
-    }
-
-    fn link(&mut self, layer: Option<LayerId>, change: impl FnOnce(&mut Links)) {
-        let Some(layer) = layer else { return };
-        let links = self.links.entry(layer).or_default();
-        change(links);
-        if *links == Links::default() {
-            self.links.remove(&layer);
+    fn follow_volume(&mut self, old: Option<&VolumeRecord>, new: Option<&VolumeRecord>) {
+        let Some(id) = old.or(new).map(|record| record.id) else { return };
+        let tip = |record: Option<&VolumeRecord>| record.and_then(|record| record.tip);
+        self.follow_name(tip(old), tip(new));
+        self.tree.written(id, tip(old), tip(new));
+        if let Some(tip) = tip(old) {
+            self.reservations.end(tip, self.held(tip));
+        }
+        if let Some(new) = new.filter(|new| new.flags.thick)
+            && let Some(tip) = new.tip
+        {
+            let logical_clusters = self.cluster_size.clusters_for(new.size.0);
+            self.reservations.begin(tip, logical_clusters, self.held(tip));
         }
     }
 
-    /// How many things lead to `layer`.
-    pub(crate) fn links(&self, layer: LayerId) -> Links {
-        self.links.get(&layer).copied().unwrap_or_default()
+    fn follow_name(&mut self, old: Option<LayerId>, new: Option<LayerId>) {
+        let old_exists = old.is_some_and(|old| self.layers.contains_key(&old));
+        self.tree.named(old, old_exists, new);
     }
 
-    /// The layers whose parent is `layer`.
-    pub(crate) fn children(&self, layer: LayerId) -> impl Iterator<Item = LayerId> + '_ {
-        self.layers.iter().filter(move |(_, child)| child.parent == Some(layer)).map(|(&id, _)| id)
+    /// Clusters that a layer holds.
+    fn held(&self, layer: LayerId) -> usize {
+        self.layers.get(&layer).map_or(0, |layer| layer.map.allocated())
     }
 
     /// The fragment of `layer` at `at`.
@@ -290,8 +291,7 @@ impl State {
         first: u16,
         count: u16,
     ) -> Result<Fragment, Inconsistent> {
-        let map = &mut self.layers.get_mut(&layer).ok_or(Inconsistent::NoLayer(layer))?.map;
-        let before = map.get(at);
+        let before = self.content(layer)?.get(at);
         if let Some(holds) = before.cluster
             && holds != cluster
         {
@@ -299,8 +299,7 @@ impl State {
         }
         let mut after = Fragment { cluster: Some(cluster), ..before };
         after.valid.insert_range(first, count);
-        map.set(at, after);
-        self.views.changed(layer, at);
+        self.set_fragment(layer, at, after)?;
         Ok(before)
     }
 
@@ -318,8 +317,7 @@ impl State {
         count: u16,
         opaque: bool,
     ) -> Result<(Fragment, Option<ClusterNo>), Inconsistent> {
-        let map = &mut self.layers.get_mut(&layer).ok_or(Inconsistent::NoLayer(layer))?.map;
-        let before = map.get(at);
+        let before = self.content(layer)?.get(at);
         let mut after = before;
         after.valid.remove_range(first, count);
         if opaque {
@@ -329,8 +327,7 @@ impl State {
             after.cluster = None;
         }
         if after != before {
-            map.set(at, after);
-            self.views.changed(layer, at);
+            self.set_fragment(layer, at, after)?;
         }
         Ok((before, before.cluster.filter(|_| after.cluster.is_none())))
     }
@@ -347,9 +344,15 @@ impl State {
         fragment: Fragment,
     ) -> Result<(), Inconsistent> {
         let map = &mut self.layers.get_mut(&layer).ok_or(Inconsistent::NoLayer(layer))?.map;
+        let held = map.allocated();
         map.set(at, fragment);
+        self.reservations.changed(layer, held, map.allocated());
         self.views.changed(layer, at);
         Ok(())
+    }
+
+    fn content(&self, layer: LayerId) -> Result<&LayerMap, Inconsistent> {
+        Ok(&self.layers.get(&layer).ok_or(Inconsistent::NoLayer(layer))?.map)
     }
 
     /// Where the content of a block is, seen from `layer`, and for how many blocks the
@@ -477,3 +480,6 @@ impl State {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

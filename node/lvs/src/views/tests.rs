@@ -3,12 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    format::op::Op,
-    geometry::ClusterSize,
-    map::Fragment,
-    state::{Links, State},
-};
+use crate::{format::op::Op, geometry::ClusterSize, map::Fragment, state::State, tree::Links};
 
 const BLOCKS: u16 = 16;
 const CLUSTERS: u32 = 4;
@@ -126,7 +121,7 @@ proptest! {
                 }
                 Change::Drop(index) => {
                     let layer = pick(index);
-                    if layers.len() > 1 && state.links(layer) == Links::default() {
+                    if layers.len() > 1 && state.tree.links(layer) == Links::default() {
                         for at in (0..CLUSTERS).map(LogicalCluster) {
                             state.set_fragment(layer, at, Fragment::ABSENT).expect("it exists");
                         }
