@@ -543,8 +543,8 @@ pub(crate) const DEFECTS: &[Defect] = &[
         wrong: "A merge does not hold back writes to the clusters it moves.",
         file: "reclaim",
         changes: &[Change {
-            find: "let writer = writer.map(|volume| volume.id);",
-            replacement: "let writer = writer.map(|volume| volume.id).filter(|_| false);",
+            find: "let writer = self.state.tree.writer(child);",
+            replacement: "let writer = self.state.tree.writer(child).filter(|_| false);",
         }],
     },
     Defect {
