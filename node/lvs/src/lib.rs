@@ -16,6 +16,7 @@ pub mod format;
 pub mod map;
 
 mod create;
+mod leveling;
 mod medium;
 mod membership;
 mod open;

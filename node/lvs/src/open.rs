@@ -1,7 +1,7 @@
 //! Opening a pool: from its members to a store that can be driven.
 //!
 //! ```text
-//!   labels -> complete? in sync? -> replay -> flush -> new incarnation -> checkpoint -> Store
+//!   labels -> complete? in sync? -> replay -> flush -> new incarnation -> level -> checkpoint -> Store
 //! ```
 //!
 //! Opening ends with a checkpoint, so that everything which a power cut left to be proved
@@ -28,6 +28,7 @@ use crate::{
         label::{self, Extent, Label, LabelMember, MemberRole},
     },
     geometry::{BLOCK_LEN, LayerId, Lsn, MemberIndex, ObjectId},
+    leveling::level,
     log::{Log, LogStart, Ring},
     medium::{Medium, MediumError},
     membership::{Labels, check_agreement, membership, newest_label, read_labels, unknown_feature},
@@ -385,17 +386,7 @@ fn read_pool(medium: &mut dyn Medium, options: OpenOptions) -> Result<Read, Open
         return Err(OpenError::NoCopy(name));
     };
     let layout = labels[&first_copy].1.clone();
-    let seed = Seed::of_pool(layout.pool);
-    let places = Places {
-        seed,
-        cluster_size: layout.cluster_size,
-        copies: copies.iter().map(|&(_, slot)| slot).collect(),
-        slots: [&layout.slot_a, &layout.slot_b],
-        log: &layout.log,
-        layout: &layout,
-        table: &table,
-        members: &members,
-    };
+    let places = places(&layout, &table, &members, &copies);
     let replayed = replay(medium, &places)
         .map_err(|damage| OpenError::Damaged { pool: name.clone(), damage })?;
     // Opening writes it to both. Nothing is written at all when that will fail.
@@ -404,6 +395,25 @@ fn read_pool(medium: &mut dyn Medium, options: OpenOptions) -> Result<Read, Open
         return Err(OpenError::SlotFull(name));
     }
     Ok(Read { name, labels, members, table, missed, copies, layout, replayed })
+}
+
+/// Where the metadata of the pool is to be read.
+fn places<'a>(
+    layout: &'a Label,
+    table: &'a [LabelMember],
+    members: &'a BTreeMap<MemberIndex, usize>,
+    copies: &[(MemberIndex, usize)],
+) -> Places<'a> {
+    Places {
+        seed: Seed::of_pool(layout.pool),
+        cluster_size: layout.cluster_size,
+        copies: copies.iter().map(|&(_, slot)| slot).collect(),
+        slots: [&layout.slot_a, &layout.slot_b],
+        log: &layout.log,
+        layout,
+        table,
+        members,
+    }
 }
 
 /// Opens the pool on the slots of `medium`.
@@ -424,7 +434,7 @@ pub fn open(medium: &mut dyn Medium, options: OpenOptions) -> Result<Opening, Op
     let incarnation = 1 + labels
         .values()
         .map(|(_, label)| label.incarnation)
-        .chain([replayed.incarnation])
+        .chain([replayed.header.incarnation])
         .max()
         .expect("there is a label");
     for (slot, label) in labels.values_mut() {
@@ -436,8 +446,11 @@ pub fn open(medium: &mut dyn Medium, options: OpenOptions) -> Result<Opening, Op
         }
         write_label(medium, *slot, label)?;
     }
+    let (slot, header) = (replayed.slot, replayed.header);
+    level(medium, &places(&layout, &table, &members, &copies), slot, &header)
+        .map_err(|damage| OpenError::Damaged { pool: name.clone(), damage })?;
     // Into both slots: a fallback to the other one must not reach back behind this opening.
-    let generation = replayed.checkpoint_generation + 2;
+    let generation = header.generation + 2;
     for generation in [generation - 1, generation] {
         let extents = if generation.is_multiple_of(2) { &layout.slot_a } else { &layout.slot_b };
         let (state, end) = (&replayed.state, replayed.end);

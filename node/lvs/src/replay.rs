@@ -22,7 +22,8 @@ use crate::{
     format::{
         Malformed,
         checkpoint::{
-            self, CHUNK_MAX, Class, Key, SLOT_HEADER, SlotHeader, decode_slot, read_chunk_header,
+            self, CHUNK_HEADER, CHUNK_MAX, Class, Key, SLOT_HEADER, SlotHeader, decode_slot,
+            read_chunk_header,
         },
         checksum::{self, Seed},
         entry::{self, ENTRY_CLUSTERS_MAX},
@@ -236,8 +237,9 @@ pub(crate) struct Replayed {
     pub(crate) alloc: Allocator,
     /// Where the log goes on.
     pub(crate) end: LogStart,
-    pub(crate) checkpoint_generation: u64,
-    pub(crate) incarnation: u64,
+    /// The checkpoint that it came from: its slot and its header.
+    pub(crate) slot: usize,
+    pub(crate) header: SlotHeader,
     /// Entries that were replayed.
     pub(crate) entries: u64,
     /// Blocks that a power cut took back.
@@ -283,8 +285,8 @@ pub(crate) fn replay(medium: &mut dyn Medium, places: &Places<'_>) -> Result<Rep
         state: replay.state,
         alloc,
         end,
-        checkpoint_generation: header.generation,
-        incarnation: header.incarnation,
+        slot,
+        header,
         entries: entries.len() as u64,
         taken_back,
     })
@@ -338,26 +340,9 @@ fn load_chunks(
                 detail: "states more chunks than its slot holds",
             });
         }
-        let mut found = Err(checkpoint::chunk_error("header", "is that of another chunk"));
-        for place in candidates(&ring, position) {
-            for &copy in &places.copies {
-                let chunk = read_chunk(medium, places.seed, copy, &ring, place);
-                match chunk {
-                    Ok((chunk, ..)) if chunk.generation != generation || chunk.index != index => {}
-                    Ok(chunk) => {
-                        found = Ok((place, chunk));
-                        break;
-                    }
-                    Err(malformed) if found.is_err() => found = Err(malformed),
-                    Err(_) => {}
-                }
-            }
-            if found.is_ok() {
-                break;
-            }
-        }
-        let (place, (chunk, checksum, payload)) =
-            found.map_err(|malformed| Damage::Chunk { generation, index, position, malformed })?;
+        let FoundChunk { place, header: chunk, checksum, bytes } =
+            find_chunk(medium, places, &ring, generation, index, position)?;
+        let payload = &bytes[CHUNK_HEADER..][..to_usize(chunk.payload_length)];
         position = place + u64::from(chunk.blocks) * BLOCK;
         checksums.push(checksum);
         let order = Damage::Order { generation, index };
@@ -365,7 +350,7 @@ fn load_chunks(
             return Err(order);
         }
         replay.covered.push((chunk.first, chunk.lsn));
-        for op in Decoder::new(&payload, places.cluster_size.blocks()) {
+        for op in Decoder::new(payload, places.cluster_size.blocks()) {
             let op = op.map_err(|malformed| Damage::Operation { lsn: chunk.lsn, malformed })?;
             let (least, most) = chunk_keys(&op).ok_or_else(|| order.clone())?;
             if least < chunk.first || replay.last.is_some_and(|last| last >= least) {
@@ -395,16 +380,56 @@ pub(crate) fn candidates(ring: &Ring, position: u64) -> Vec<u64> {
     if left == ring.length() { vec![position] } else { vec![position, position + left] }
 }
 
-type ReadChunk = (checkpoint::ChunkHeader, u64, Vec<u8>);
+/// A chunk that is intact on some copy.
+pub(crate) struct FoundChunk {
+    /// Where in the slot it begins.
+    pub(crate) place: u64,
+    pub(crate) header: checkpoint::ChunkHeader,
+    pub(crate) checksum: u64,
+    /// All of it.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Chunk `index` of a checkpoint, which follows a structure that ends at `position`, from
+/// whichever copy has it.
+///
+/// # Errors
+///
+/// [`Damage::Chunk`] when none has.
+pub(crate) fn find_chunk(
+    medium: &mut dyn Medium,
+    places: &Places<'_>,
+    ring: &Ring,
+    generation: u64,
+    index: u32,
+    position: u64,
+) -> Result<FoundChunk, Damage> {
+    let mut wrong = None;
+    for place in candidates(ring, position) {
+        for &copy in &places.copies {
+            match read_chunk(medium, places.seed, copy, ring, place) {
+                Ok(chunk)
+                    if chunk.header.generation == generation && chunk.header.index == index =>
+                {
+                    return Ok(chunk);
+                }
+                Ok(_) => {}
+                Err(malformed) => wrong = Some(malformed),
+            }
+        }
+    }
+    let other = || checkpoint::chunk_error("header", "is that of another chunk");
+    Err(Damage::Chunk { generation, index, position, malformed: wrong.unwrap_or_else(other) })
+}
 
 fn read_chunk(
     medium: &mut dyn Medium,
     seed: Seed,
     copy: usize,
     ring: &Ring,
-    position: u64,
-) -> Result<ReadChunk, Malformed> {
-    let (offset, left) = ring.locate(position);
+    place: u64,
+) -> Result<FoundChunk, Malformed> {
+    let (offset, left) = ring.locate(place);
     let mut bytes = vec![0; BLOCK_LEN];
     if medium.read(copy, offset, &mut bytes).is_ok()
         && let Some(header) = read_chunk_header(&bytes)
@@ -417,8 +442,12 @@ fn read_chunk(
             }
         }
     }
-    let (header, checksum, payload) = checkpoint::verify_chunk(seed, &bytes)?;
-    Ok((header, checksum, payload.to_vec()))
+    let (header, checksum, _) = checkpoint::verify_chunk(seed, &bytes)?;
+    Ok(FoundChunk { place, header, checksum, bytes })
+}
+
+fn to_usize(bytes: u32) -> usize {
+    usize::try_from(bytes).expect("at most a chunk")
 }
 
 /// The highest settled LSN of each member. Refuses an entry that names more logical clusters than

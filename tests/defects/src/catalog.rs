@@ -365,6 +365,18 @@ pub(crate) const DEFECTS: &[Defect] = &[
             replacement: "",
         }],
     },
+    Defect {
+        name: "copies-not-leveled",
+        wrong: "Opening writes over the only whole checkpoint of a copy that a crash left behind.",
+        file: "leveling",
+        changes: &[Change {
+            find: "let mut changed: Vec<usize> = Vec::new();",
+            replacement: r"let mut changed: Vec<usize> = Vec::new();
+    if position > 0 {
+        return Ok(());
+    }",
+        }],
+    },
     // Replay.
     Defect {
         name: "abandoned-future",

@@ -43,6 +43,8 @@ pub struct Summary {
     pub crashes: u64,
     /// Of these, with a second crash while it was being opened.
     pub double_crashes: u64,
+    /// Crashes from which the pool was opened with one of two metadata members missing.
+    pub alone: u64,
     /// Blocks that were taken back.
     pub taken_back: u64,
     /// Log entries replayed.

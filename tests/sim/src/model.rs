@@ -38,6 +38,9 @@ pub fn content(tag: u64) -> [u8; SECTOR] {
     bytes
 }
 
+/// Each byte of a sector that could not be read.
+pub const UNREADABLE: u8 = 0xDD;
+
 /// The tag of a sector's content; nothing when it is no content of ours.
 pub fn tag(bytes: &[u8]) -> Option<u64> {
     let first = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"));
@@ -308,6 +311,28 @@ impl Model {
     ///
     /// The first sector or device that cannot be explained.
     pub fn check(&self, observed: &BTreeMap<u128, Vec<u8>>, crash: Crash) -> Result<(), String> {
+        self.check_all(observed, crash, |_| false)
+    }
+
+    /// As [`Model::check`], when some sectors could not be read: they hold [`UNREADABLE`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::check`].
+    pub fn check_readable(
+        &self,
+        observed: &BTreeMap<u128, Vec<u8>>,
+        crash: Crash,
+    ) -> Result<(), String> {
+        self.check_all(observed, crash, |bytes| bytes.iter().all(|&byte| byte == UNREADABLE))
+    }
+
+    fn check_all(
+        &self,
+        observed: &BTreeMap<u128, Vec<u8>>,
+        crash: Crash,
+        skip: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), String> {
         for (uuid, device) in &self.devices {
             let Some(bytes) = observed.get(uuid) else {
                 if device.existence == Existence::Sure {
@@ -319,7 +344,7 @@ impl Model {
             if sectors != device.len() && Some(sectors) != device.growing {
                 return Err(format!("device {uuid:x} has {sectors} sectors, not {}", device.len()));
             }
-            for (sector, bytes) in bytes.chunks(SECTOR).enumerate() {
+            for (sector, bytes) in bytes.chunks(SECTOR).enumerate().filter(|(_, b)| !skip(b)) {
                 let found = tag(bytes);
                 let right = match found {
                     Some(found) if sector >= device.len() => found == 0,

@@ -15,6 +15,7 @@ fn every_crash_leaves_what_was_promised() {
     for summary in &summaries {
         total.crashes += summary.crashes;
         total.double_crashes += summary.double_crashes;
+        total.alone += summary.alone;
         total.taken_back += summary.taken_back;
         total.replayed += summary.replayed;
         total.requests += summary.requests;

@@ -1,7 +1,7 @@
 //! What opening makes of crashes and of metadata that cannot be read: right, or refused.
 
 use fathom_block::Operation;
-use fathom_lvs::{OpenError, OpenOptions, geometry::ObjectId};
+use fathom_lvs::{MemberIo, OpenError, OpenOptions, geometry::ObjectId};
 use fathom_test_sim::{
     pool::{METADATA, SLOT_BYTES, Shape, Story, new_volume},
     rig::{Disks, Rig},
@@ -35,8 +35,17 @@ fn after_power_cuts(story: &Story, cuts: u64, volume: ObjectId, lba: u64) -> Vec
 
 /// The generation of the checkpoint in slot 0 or 1 of member 0, 0 without one.
 fn generation(disks: &Disks, slot: u64) -> u64 {
+    generation_in(disks, 0, slot)
+}
+
+/// The newest generation of a checkpoint header on a disk.
+fn generation_on(disks: &Disks, disk: usize) -> u64 {
+    generation_in(disks, disk, 0).max(generation_in(disks, disk, 1))
+}
+
+fn generation_in(disks: &Disks, disk: usize, slot: u64) -> u64 {
     let mut header = vec![0; 4096];
-    let mut disk = disks.0[0].clone();
+    let mut disk = disks.0[disk].clone();
     disk.read(METADATA + slot * SLOT_BYTES, &mut header).expect("a healthy disk");
     if !header.starts_with(b"FCP1") {
         return 0;
@@ -168,6 +177,65 @@ fn a_checkpoint_header_that_reached_one_member_only_never_keeps_the_pool_from_op
         }
     }
     assert!(newest_generation(&story.rig.disks) > before, "a header was written");
+}
+
+/// Two metadata members with a volume each, and a checkpoint whose header only `ahead` has got.
+fn one_header_behind(ahead: u16) -> (Disks, [ObjectId; 2]) {
+    let mut story = Story::new(7, Shape { members: 2, log_bytes: SMALL_LOG, clusters: 64 });
+    let volumes = [0_u16, 1].map(|member| {
+        let mut new = new_volume(VOLUME + u128::from(member), 1 << 20, 4096);
+        new.record.members = 1 << member;
+        let volume = story.create_volume(new);
+        story.write(volume, 0, 1, 0xA1).expect("healthy disks");
+        story.flush(volume).expect("healthy disks");
+        volume
+    });
+    let headers = [METADATA, METADATA + SLOT_BYTES];
+    let held = |io: &MemberIo| io.member.0 != ahead && headers.contains(&io.offset.0);
+    let before = generation_on(&story.rig.disks, ahead.into());
+    let mut round = 0;
+    while generation_on(&story.rig.disks, ahead.into()) == before {
+        let volume = volumes[usize::from(ahead)];
+        story.rig.submit(volume, Operation::WriteZeroes, 1 + round % 200, 1, Vec::new());
+        story.rig.pump();
+        while story.rig.run_one(|io| !held(io)) {}
+        round += 1;
+    }
+    assert_eq!(generation_on(&story.rig.disks, usize::from(1 - ahead)), before, "it is held");
+    (story.rig.disks, volumes)
+}
+
+#[test]
+fn a_crash_while_opening_leaves_each_copy_a_checkpoint_to_open_from() {
+    for ahead in [0, 1] {
+        let (disks, volumes) = one_header_behind(ahead);
+        let mut random = Random::new(9);
+        for operations in 0..150 {
+            let mut disks = disks.clone();
+            // Once or twice the power goes while both are being opened; then one of them is gone.
+            for _ in 0..1 + random.below(2) {
+                let victim = usize::try_from(random.below(2)).expect("small");
+                let after = if random.chance(1, 2) { operations } else { random.below(150) };
+                disks.0[victim].die_after(after);
+                disks = match Rig::open(disks, WHOLE) {
+                    Ok(rig) => rig.disks,
+                    Err(failed) => failed.1,
+                };
+                let cut = *random.pick(&Cut::ALL);
+                disks.power_cut(&mut random, cut);
+            }
+            for (alone, volume) in volumes.into_iter().enumerate() {
+                let one = Disks(vec![disks.0[alone].clone()]);
+                match Rig::open(one, DEGRADED) {
+                    Ok(rig) => {
+                        let mut story = Story { rig, random: Random::new(1) };
+                        assert_eq!(story.read(volume, 0), Ok(0xA1));
+                    }
+                    Err(failed) => panic!("{alone}, {ahead} was ahead: {}", failed.0),
+                }
+            }
+        }
+    }
 }
 
 #[test]

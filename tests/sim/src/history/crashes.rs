@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fathom_block::Operation;
-use fathom_lvs::{Fill, Reclaiming};
+use fathom_block::{Error, Operation};
+use fathom_lvs::{Damage, Fill, IoKind, MemberIo, OpenError, OpenOptions, Reclaiming};
 use fathom_test_support::{
     disk::{Cut, SimulatedDisk},
     random::Random,
@@ -11,20 +11,27 @@ use fathom_test_support::{
 
 use super::History;
 use crate::{
-    model::{Crash, SECTOR},
-    pool::CLUSTER,
-    rig::{Event, Rig, STEPS_MAX, unread},
+    model::{Crash, SECTOR, UNREADABLE},
+    pool::{CLUSTER, METADATA, SLOT_BYTES},
+    rig::{Disks, Event, Rig, STEPS_MAX, unread},
 };
+
+/// Steps in which a checkpoint may come to its headers.
+const HEADER_STEPS: u32 = 400;
 
 impl History {
     pub(super) fn crash(&mut self) -> Result<(), String> {
+        if self.random.chance(1, 4) {
+            self.await_headers_apart()?;
+        }
         let cut = self.random.chance(2, 3).then(|| *self.random.pick(&Cut::ALL));
         let mut crash = if cut.is_some() { Crash::Power } else { Crash::Daemon };
         let mut disks = self.rig.crash(&mut self.random, cut);
+        self.check_alone(&disks, crash)?;
         let mut rig = loop {
             if self.random.chance(1, 3) {
                 let victim = self.random.below(disks.0.len() as u64);
-                let operations = self.random.below(16);
+                let operations = self.random.below(48);
                 disks.0[usize::try_from(victim).expect("small")].die_after(operations);
             }
             match Rig::open(disks, self.options) {
@@ -44,6 +51,7 @@ impl History {
                     for disk in &mut disks.0 {
                         disk.revive();
                     }
+                    self.check_alone(&disks, crash)?;
                 }
             }
         };
@@ -74,6 +82,49 @@ impl History {
         self.call = None;
         self.reclaimed = (0, self.rig.reclaimed);
         self.check_reclaimed()
+    }
+
+    /// Goes on, for a while at most, until one metadata member has the header of a checkpoint and
+    /// the other one has not.
+    fn await_headers_apart(&mut self) -> Result<(), String> {
+        let headers = [METADATA, METADATA + SLOT_BYTES];
+        let of_header = |io: &MemberIo| {
+            io.kind == IoKind::Write { fua: true } && headers.contains(&io.offset.0)
+        };
+        for _ in 0..HEADER_STEPS {
+            if self.rig.under_way(of_header) == 1 {
+                break;
+            }
+            if !self.rig.has_io() {
+                self.write();
+                self.rig.pump();
+            }
+            self.rig.step(&mut self.random);
+        }
+        self.take_events()
+    }
+
+    /// Tries what is left without one of the two metadata members: a crash leaves each of them
+    /// with all that it takes to open.
+    fn check_alone(&mut self, disks: &Disks, crash: Crash) -> Result<(), String> {
+        if disks.0.len() < 2 || self.hung || self.options.degraded || !self.random.chance(1, 3) {
+            return Ok(());
+        }
+        let mut random = self.random.fork("alone");
+        let missing = usize::from(random.chance(1, 2));
+        let mut left = disks.clone();
+        left.0.remove(missing);
+        let what = |error: String| format!("without member {missing}, after {crash:?}: {error}");
+        let mut rig = match Rig::open(left, OpenOptions::DEGRADED) {
+            Ok(rig) => rig,
+            Err(failed) => match failed.0 {
+                OpenError::Damaged { damage: Damage::Unprovable { .. }, .. } => return Ok(()),
+                error => return Err(what(error.to_string())),
+            },
+        };
+        self.summary.alone += 1;
+        let observed = observe_readable(&mut rig, &mut random);
+        self.model.check_readable(&observed, crash).map_err(what)
     }
 
     /// The end: everything is right, and when everything is deleted everything is free.
@@ -146,6 +197,29 @@ impl History {
 ///
 /// When a read fails or does not end.
 pub fn observe(rig: &mut Rig, random: &mut Random) -> BTreeMap<u128, Vec<u8>> {
+    read_all(rig, random, u64::MAX, |result, _| assert_eq!(result, Ok(()), "reading everything"))
+}
+
+/// The same where members are missing: what lies on them is [`UNREADABLE`].
+///
+/// # Panics
+///
+/// When a read does not end, or fails because of something else.
+pub(super) fn observe_readable(rig: &mut Rig, random: &mut Random) -> BTreeMap<u128, Vec<u8>> {
+    read_all(rig, random, 4096, |result, data| match result {
+        Ok(()) => {}
+        Err(Error::NotReady) => data.fill(UNREADABLE),
+        Err(error) => panic!("{error}"),
+    })
+}
+
+/// Reads every volume and snapshot in pieces of `piece` bytes; `judge` sees each answer.
+fn read_all(
+    rig: &mut Rig,
+    random: &mut Random,
+    piece: u64,
+    judge: impl Fn(Result<(), Error>, &mut Vec<u8>),
+) -> BTreeMap<u128, Vec<u8>> {
     let volumes: Vec<_> = rig
         .store
         .volumes()
@@ -163,13 +237,20 @@ pub fn observe(rig: &mut Rig, random: &mut Random) -> BTreeMap<u128, Vec<u8>> {
         })
         .collect();
     let mut reads = BTreeMap::new();
+    let mut observed: BTreeMap<u128, Vec<u8>> = BTreeMap::new();
     for (uuid, object, size, block_size) in volumes.into_iter().chain(snapshots) {
-        let blocks = size.0 / u64::from(block_size);
-        let data = unread(usize::try_from(size.0).expect("small"));
-        let id = rig.submit(object, Operation::Read, 0, blocks, data);
-        reads.insert(id, uuid.as_u128());
+        let whole = usize::try_from(size.0).expect("small");
+        observed.insert(uuid.as_u128(), unread(whole));
+        let mut at = 0;
+        while at < size.0 {
+            let bytes = piece.min(size.0 - at);
+            let data = unread(usize::try_from(bytes).expect("small"));
+            let block_size = u64::from(block_size);
+            let id = rig.submit(object, Operation::Read, at / block_size, bytes / block_size, data);
+            reads.insert(id, (uuid.as_u128(), usize::try_from(at).expect("small")));
+            at += bytes;
+        }
     }
-    let mut observed = BTreeMap::new();
     for _ in 0..STEPS_MAX {
         if reads.is_empty() {
             return observed;
@@ -177,9 +258,10 @@ pub fn observe(rig: &mut Rig, random: &mut Random) -> BTreeMap<u128, Vec<u8>> {
         rig.step(random);
         rig.events.retain_mut(|event| match event {
             Event::Completed(id, result, data) if reads.contains_key(id) => {
-                assert_eq!(*result, Ok(()), "reading everything");
-                let uuid = reads.remove(id).expect("just seen");
-                observed.insert(uuid, core::mem::take(data));
+                let (uuid, at) = reads.remove(id).expect("just seen");
+                judge(*result, data);
+                observed.get_mut(&uuid).expect("it was asked for")[at..at + data.len()]
+                    .copy_from_slice(data);
                 false
             }
             _ => true,
