@@ -22,6 +22,46 @@ pub struct ByteOffset(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ByteCount(pub u64);
 
+/// A namespace identifier (NVMe Base 2.1 section 3.2.1): 0 names none, [`Nsid::BROADCAST`] all.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Nsid(pub u32);
+
+impl Nsid {
+    /// Names no namespace.
+    pub const NONE: Self = Self(0);
+    /// Names every namespace of the controller.
+    pub const BROADCAST: Self = Self(0xFFFF_FFFF);
+}
+
+/// A command identifier: names a command in its queue until its completion.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Cid(pub u16);
+
+/// A queue identifier: 0 is the admin queue, an I/O queue is 1 to 65,534.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Qid(pub u16);
+
+impl Qid {
+    /// The admin queue.
+    pub const ADMIN: Self = Self(0);
+
+    /// Whether it names the admin queue.
+    pub const fn is_admin(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// A controller identifier, unique in its NVM subsystem: 0 to FFEFh.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Cntlid(pub u16);
+
+impl Cntlid {
+    /// The largest that a controller can have (NVMe Base 2.1 section 3.1.1).
+    pub const MAX: Self = Self(0xFFEF);
+    /// In a Connect, the dynamic controller model: any controller, and the answer names it.
+    pub const DYNAMIC: Self = Self(0xFFFF);
+}
+
 /// A size printed for people: the largest binary unit in which it is a short number.
 impl fmt::Display for ByteCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
