@@ -24,6 +24,7 @@ use crate::{
         op::{Op, PoolRecord, SnapshotRecord, VolumeRecord},
     },
     geometry::{LayerId, MemberIndex, ObjectId},
+    grow::MemberRefused,
     ranges::Hold,
     store::{Store, TaskKey, Work, bits},
 };
@@ -99,6 +100,9 @@ pub enum Refused {
     /// A volume was to lie on a member that the pool has not.
     #[error("the pool has no member {}", .0.0)]
     NoMember(MemberIndex),
+    /// The members cannot be changed like this.
+    #[error(transparent)]
+    Member(#[from] MemberRefused),
     /// The pool acknowledges nothing.
     #[error("the pool has failed: {0}")]
     Failed(&'static str),

@@ -112,7 +112,7 @@ impl Store {
                     let task = self.checkpoint_task(key);
                     (task.start, task.generation)
                 };
-                if self.demotion.is_some() {
+                if self.label_changes.becoming_stale() != 0 {
                     // A copy without this header must be known as stale before the log moves on.
                     return self.stall(key);
                 }

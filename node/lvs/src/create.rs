@@ -10,12 +10,13 @@ use uuid::Uuid;
 
 use crate::{
     acceptance::{self, LOG_MAX, SLOT_MIN},
+    candidate::{Content, inspect},
     format::{
         Malformed,
         checksum::Seed,
         label::{
-            self, DATA_OFFSET, Extent, FEATURE_EXTENTS_MAX, Features, LABEL_SIZE, Label,
-            LabelMember, MemberRole,
+            DATA_OFFSET, Extent, FEATURE_EXTENTS_MAX, Features, LABEL_SIZE, Label, LabelMember,
+            MemberRole, MemberState,
         },
         op::PoolRecord,
     },
@@ -31,9 +32,6 @@ use crate::{
 /// More than any member has: sizes that are asked for are cut here, so that sums of them do not
 /// overflow.
 const BYTES_MAX: u64 = 1 << 56;
-/// Bytes at the start of a member that have to be zero, if it is not to be taken for somebody
-/// else's.
-const FOREIGN_BYTES: usize = 64 << 10;
 
 /// A member of a pool to be created, in the order of slots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -194,7 +192,7 @@ pub fn create(medium: &mut dyn Medium, new: &NewPool) -> Result<(), CreateError>
             uuid: new.members[slot].uuid,
             size: sizes[slot],
             role: role(slot),
-            stale_since: None,
+            state: MemberState::InSync,
         })
         .collect();
     let extent = |slot: usize, offset: u64, length: u64| {
@@ -246,25 +244,11 @@ fn metadata_bytes(new: &NewPool, total: u64) -> (u64, u64) {
 }
 
 fn refuse_foreign(medium: &mut dyn Medium, slot: usize) -> Result<(), CreateError> {
-    let size = medium.size(slot);
-    for offset in label::label_offsets(size) {
-        let mut bytes = vec![0; LABEL_SIZE];
-        if offset + LABEL_SIZE as u64 > size {
-            continue;
+    match inspect(medium, slot)?.content {
+        Content::Nothing => Ok(()),
+        Content::Label(label) => {
+            Err(CreateError::Labelled { slot, pool: label.name, uuid: label.pool })
         }
-        medium.read(slot, offset, &mut bytes)?;
-        if let Ok(label) = Label::decode(&bytes) {
-            return Err(CreateError::Labelled { slot, pool: label.name, uuid: label.pool });
-        }
-    }
-    let length = usize::try_from(size).unwrap_or(usize::MAX).min(FOREIGN_BYTES);
-    let mut bytes = vec![0; length / LABEL_SIZE * LABEL_SIZE];
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    medium.read(slot, 0, &mut bytes)?;
-    match bytes.iter().position(|&byte| byte != 0) {
-        Some(offset) => Err(CreateError::Foreign { slot, offset: offset as u64 }),
-        None => Ok(()),
+        Content::Other { offset } => Err(CreateError::Foreign { slot, offset }),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | past its deadline | |
 //! |---|---|
-//! | a log entry, a label, a part of a checkpoint, a flush | counts as failed, exactly as an error would ([`crate::members`]); its late end is taken and ignored |
+//! | a log entry, a label, a part of a checkpoint or of a joining copy, a flush | counts as failed, exactly as an error would ([`crate::members`]); its late end is taken and ignored |
 //! | data of a request or of a merge | is waited for, the host has a deadline of its own; [`Health`] names the member as long as it lasts |
 //! | a write of data that settling waits for | is waited for, and a flush or a checkpoint that cannot go on without it counts as failed |
 //!
@@ -40,7 +40,11 @@ impl Store {
                     }
                 }
                 Route::Direct(_) => {}
-                Route::Entry { .. } | Route::Flush | Route::Label | Route::Checkpoint { .. } => {
+                Route::Entry { .. }
+                | Route::Flush
+                | Route::Label
+                | Route::Checkpoint { .. }
+                | Route::Join { .. } => {
                     self.io.fail(token);
                     self.fail_late(pending);
                 }
@@ -59,9 +63,10 @@ impl Store {
                 Route::Flush => "a flush took longer than its deadline",
                 Route::Label => "a label took longer to write than its deadline",
                 Route::Checkpoint { .. } => "a checkpoint took longer to write than its deadline",
-                Route::Entry { .. } | Route::Task { .. } | Route::Direct(_) => {
-                    "the metadata log took longer to write than its deadline"
-                }
+                Route::Entry { .. }
+                | Route::Join { .. }
+                | Route::Task { .. }
+                | Route::Direct(_) => "the metadata log took longer to write than its deadline",
             };
         }
     }

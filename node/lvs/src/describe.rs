@@ -26,6 +26,7 @@ impl core::fmt::Debug for Store {
                 Work::Admin(_) => "a call".to_owned(),
                 Work::Checkpoint(_) => "a checkpoint".to_owned(),
                 Work::Reclaim(task) => task.describe(),
+                Work::Grow(task) => task.describe(),
             };
             writeln!(f, "{key}: {what}, queued {}, waits for {:?}", task.queued, task.waits)?;
         }

@@ -15,6 +15,7 @@ pub mod blocks;
 pub mod format;
 pub mod map;
 
+mod candidate;
 mod create;
 mod leveling;
 mod medium;
@@ -32,7 +33,9 @@ mod describe;
 mod device;
 mod direct;
 mod fill;
+mod grow;
 mod io;
+mod labels;
 mod limits;
 mod listing;
 mod members;
@@ -58,9 +61,11 @@ pub use action::{
     Action, IoData, IoError, IoKind, IoToken, MemberIo, Payloads, REQUEST_BYTES_MAX, Wake,
 };
 pub use admin::{Failed, NewSnapshot, NewVolume, Refused, Ticket};
+pub use candidate::{Candidate, Content, inspect};
 pub use create::{CreateError, NewMember, NewPool, create};
 pub use deadline::IO_DEADLINE;
 pub use fill::{Event, Fill};
+pub use grow::{Addition, MemberRefused};
 pub use listing::{BlockRange, Page};
 pub use medium::{Medium, MediumError};
 pub use members::Health;

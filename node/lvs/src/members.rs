@@ -5,13 +5,13 @@
 //! as stale, and only when that is on stable media does anything go on that the failed copy
 //! has missed. Where there is no other copy, the pool acknowledges nothing any more.
 
-use fathom_block::{Buffer, Error};
+use fathom_block::Error;
 
 use crate::{
-    action::{IoData, IoKind},
-    format::label::{MemberRole, label_offsets},
-    geometry::{BLOCK_LEN, MemberIndex},
-    store::{Route, Store, TaskKey, Work, bits},
+    format::label::MemberRole,
+    geometry::MemberIndex,
+    labels::LabelChange,
+    store::{Store, TaskKey, Work, bits},
 };
 
 /// How the pool is.
@@ -21,7 +21,7 @@ pub enum Health {
     Good,
     /// The pool goes on without some members or their metadata copies.
     Degraded {
-        /// The members whose metadata copy is stale.
+        /// The members whose metadata copy is stale, or still being made.
         stale: Vec<MemberIndex>,
         /// The members that are missing or have been given up.
         gone: Vec<MemberIndex>,
@@ -37,25 +37,17 @@ pub enum Health {
     },
 }
 
-/// A metadata copy that failed and is being recorded as stale on the others.
-pub(crate) struct Demotion {
-    pub(crate) member: MemberIndex,
-    /// I/Os under way, and how many of the steps are done (write, flush, write, flush).
-    outstanding: u32,
-    step: u32,
-}
-
 impl Store {
     /// How the pool is.
     pub fn health(&self) -> Health {
         if let Some((member, reason)) = self.failure {
             return Health::Failed { member, reason };
         }
-        let table = self.labels.values().next().map_or(&[][..], |label| &label.members);
-        let members = || (0..16).map(MemberIndex).zip(table);
+        let members = || (0..16).map(MemberIndex).zip(self.member_table());
+        let counting = self.copies & !self.joining.map_or(0, |(member, _)| 1 << member.0);
         let stale: Vec<MemberIndex> = members()
             .filter(|(member, entry)| {
-                entry.role == MemberRole::DataAndMetadata && self.copies & (1 << member.0) == 0
+                entry.role == MemberRole::DataAndMetadata && counting & (1 << member.0) == 0
             })
             .map(|(member, _)| member)
             .collect();
@@ -128,6 +120,7 @@ impl Store {
             Work::Admin(task) => task.fail(Error::WriteFault),
             Work::Checkpoint(task) => task.fail(),
             Work::Reclaim(task) => task.fail(),
+            Work::Grow(task) => task.fail(Error::WriteFault),
         }
     }
 
@@ -135,73 +128,29 @@ impl Store {
     /// missed is acknowledged, or stop.
     pub(crate) fn lose_copy(&mut self, member: MemberIndex, reason: &'static str) {
         let bit = 1 << member.0;
-        if self.copies & bit == 0 || self.failure.is_some() {
+        let losing = self.label_changes.becoming_stale();
+        if self.copies & bit == 0 || losing & bit != 0 || self.failure.is_some() {
             return;
         }
-        if self.copies == bit || self.demotion.is_some() {
-            if self.demotion.as_ref().is_some_and(|demotion| demotion.member == member) {
-                return;
-            }
-            self.fail(member, reason);
-            return;
+        let joining = self.joining.map_or(0, |(member, _)| 1 << member.0);
+        if joining == bit {
+            return self.abandon_join();
         }
-        let incarnation = self.labels[&member].incarnation;
-        for label in self.labels.values_mut() {
-            label.generation += 1;
-            let entry = &mut label.members[usize::from(member.0)];
-            entry.stale_since = Some(incarnation);
+        if self.copies & !(bit | losing | joining) == 0 {
+            return self.fail(member, reason);
         }
-        self.demotion = Some(Demotion { member, outstanding: 0, step: 0 });
-        self.demotion_write();
+        self.change_labels(LabelChange::Stale(member), None);
     }
 
-    /// Writes copy 0 of the labels, then flushes, then copies 1 and 2, then flushes.
-    fn demotion_write(&mut self) {
-        let Some(demotion) = &self.demotion else { return };
-        let (lost, step) = (demotion.member, demotion.step);
-        let mut outstanding = 0;
-        let survivors: Vec<MemberIndex> = self
-            .labels
-            .keys()
-            .copied()
-            .filter(|&member| member != lost && self.is_present(member))
-            .collect();
-        for member in survivors {
-            if step % 2 == 1 {
-                self.start_io(Route::Label, member, IoKind::Flush, 0, 0, IoData::None);
-                outstanding += 1;
-                continue;
-            }
-            let label = &self.labels[&member];
-            let offsets = label_offsets(label.member_size);
-            let copies = if step == 0 { &offsets[..1] } else { &offsets[1..] };
-            let mut buffer = Buffer::zeroed(BLOCK_LEN);
-            buffer.bytes_mut().copy_from_slice(&label.encode());
-            for &offset in copies {
-                let data = IoData::Owned(buffer.clone());
-                let kind = IoKind::Write { fua: false };
-                self.start_io(Route::Label, member, kind, offset, BLOCK_LEN, data);
-                outstanding += 1;
-            }
-        }
-        if let Some(demotion) = &mut self.demotion {
-            demotion.outstanding = outstanding;
-        }
+    /// A copy that was being made does not count, and no label says that it does.
+    fn abandon_join(&mut self) {
+        let Some((member, key)) = self.joining.take() else { return };
+        self.fail_task(key);
+        self.forget_copy(member);
     }
 
-    pub(crate) fn demotion_step_done(&mut self) {
-        let Some(demotion) = &mut self.demotion else { return };
-        demotion.outstanding -= 1;
-        if demotion.outstanding > 0 {
-            return;
-        }
-        demotion.step += 1;
-        if demotion.step < 4 {
-            self.demotion_write();
-            return;
-        }
-        let member = demotion.member;
-        self.demotion = None;
+    /// Nobody waits for a metadata copy any more.
+    pub(crate) fn forget_copy(&mut self, member: MemberIndex) {
         self.copies &= !(1 << member.0);
         self.forget_rounds(member);
         if self.log.forget_member(member.0) {
@@ -216,6 +165,8 @@ impl Store {
             self.failure = Some((member, reason));
         }
         self.close_gates();
+        self.label_changes.clear();
+        self.joining = None;
         // Whoever waits for what will not come is answered.
         let keys: Vec<TaskKey> = self.tasks.iter().map(|(key, _)| key).collect();
         for key in keys {

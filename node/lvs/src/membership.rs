@@ -5,13 +5,12 @@
 use std::collections::BTreeMap;
 
 use fathom_units::ByteCount;
-use uuid::Uuid;
 
 use crate::{
     acceptance,
     format::{
         Malformed,
-        label::{self, LABEL_SIZE, Label, LabelMember, MemberRole},
+        label::{self, LABEL_SIZE, Label, LabelMember, MemberRole, MemberState},
     },
     geometry::MemberIndex,
     medium::{Medium, MediumError},
@@ -21,11 +20,13 @@ use crate::{
 /// The newest label of each member that is there, and its slot.
 pub(crate) type Labels = BTreeMap<MemberIndex, (usize, Label)>;
 
+/// Reads the label of every slot. What is proposed, and no label that counts names, is left out.
 pub(crate) fn read_labels(medium: &mut dyn Medium) -> Result<Labels, OpenError> {
     if medium.slots() == 0 {
         return Err(OpenError::NoMembers);
     }
     let mut labels = Labels::new();
+    let mut proposed = Vec::new();
     let mut pool = None;
     for slot in 0..medium.slots() {
         let label = read_label(medium, slot)?;
@@ -43,12 +44,32 @@ pub(crate) fn read_labels(medium: &mut dyn Medium) -> Result<Labels, OpenError> 
             let (size, expected) = (ByteCount(size), ByteCount(label.member_size));
             return Err(OpenError::Shrunk { slot, size, expected });
         }
-        let uuid = label.member;
-        if let Some((first, _)) = labels.insert(label.index, (slot, label)) {
-            return Err(OpenError::Duplicate { first, second: slot, uuid });
+        if label.members[usize::from(label.index.0)].state == MemberState::Proposed {
+            proposed.push((slot, label));
+            continue;
+        }
+        insert(&mut labels, slot, label)?;
+    }
+    if let Some(&(slot, _)) = proposed.first()
+        && labels.is_empty()
+    {
+        return Err(OpenError::Proposed { slot });
+    }
+    for (slot, label) in proposed {
+        let named = newest_label(&labels).members.get(usize::from(label.index.0));
+        if named.is_some_and(|named| named.uuid == label.member) {
+            insert(&mut labels, slot, label)?;
         }
     }
     Ok(labels)
+}
+
+fn insert(labels: &mut Labels, slot: usize, label: Label) -> Result<(), OpenError> {
+    let uuid = label.member;
+    match labels.insert(label.index, (slot, label)) {
+        Some((first, _)) => Err(OpenError::Duplicate { first, second: slot, uuid }),
+        None => Ok(()),
+    }
 }
 
 /// The newest intact label copy of a slot.
@@ -109,27 +130,32 @@ pub(crate) fn newest_label(labels: &Labels) -> &Label {
     labels
         .values()
         .map(|(_, label)| label)
-        .max_by_key(|label| (!stale(label.index), label.incarnation, label.generation))
+        .max_by_key(|label| {
+            let own = label.members[usize::from(label.index.0)].state;
+            let counts = own != MemberState::Proposed && !stale(label.index);
+            (counts, label.incarnation, label.generation)
+        })
         .expect("there is a label")
 }
 
-/// Every label names the same members and cluster size, and metadata members the same extents;
-/// and no two of them have gone on without each other.
-pub(crate) fn check_agreement(labels: &Labels) -> Result<(), OpenError> {
-    let identity = |label: &Label| -> Vec<(Uuid, u64, MemberRole)> {
-        label.members.iter().map(|entry| (entry.uuid, entry.size, entry.role)).collect()
-    };
+/// Every label names the same members and cluster size as the newest one, but for what an update
+/// that a crash ended leaves; metadata members have the same extents; and no two members have gone
+/// on without each other.
+pub(crate) fn check_agreement(labels: &Labels, newest: &Label) -> Result<(), OpenError> {
     let extents = |label: &Label| {
         let metadata = [&label.slot_a, &label.slot_b, &label.log].map(Clone::clone);
         (!label.log.is_empty()).then_some(metadata)
     };
+    let (newest_slot, _) = labels[&newest.index];
+    for (slot, label) in labels.values() {
+        if !agrees(label, newest) {
+            return Err(OpenError::Disagree { slot: *slot, other: newest_slot });
+        }
+    }
     for (one_slot, one) in labels.values() {
         for (other_slot, other) in labels.values() {
             let metadata = extents(one).zip(extents(other));
-            if identity(one) != identity(other)
-                || one.cluster_size != other.cluster_size
-                || metadata.is_some_and(|(one, other)| one != other)
-            {
+            if metadata.is_some_and(|(one, other)| one != other) {
                 return Err(OpenError::Disagree { slot: *one_slot, other: *other_slot });
             }
             let calls_stale = |label: &Label, index: MemberIndex| {
@@ -146,8 +172,49 @@ pub(crate) fn check_agreement(labels: &Labels) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Whether a label names the same members as the newest one, or has only missed an update that was
+/// not completed, or that came when its member was not there.
+fn agrees(label: &Label, newest: &Label) -> bool {
+    let kept = |entry: &LabelMember| (entry.uuid, entry.role);
+    let own = newest.members.get(usize::from(label.index.0));
+    let Some(own) = own.filter(|own| own.uuid == label.member) else { return false };
+    let common = label.members.iter().zip(&newest.members);
+    if label.cluster_size != newest.cluster_size
+        || common.map(|(one, other)| kept(one) == kept(other)).any(|same| !same)
+    {
+        return false;
+    }
+    let away = is_stale(own) || own.role == MemberRole::Data;
+    same_members(label, newest)
+        || label.incarnation == newest.incarnation
+        || label.incarnation < newest.incarnation && away
+}
+
+/// Whether two labels name the same members with the same sizes.
+pub(crate) fn same_members(one: &Label, other: &Label) -> bool {
+    let identity = |entry: &LabelMember| (entry.uuid, entry.size, entry.role);
+    one.members.iter().map(identity).eq(other.members.iter().map(identity))
+}
+
+/// Every member that is there is as large as the newest label says.
+pub(crate) fn check_sizes(
+    medium: &dyn Medium,
+    labels: &Labels,
+    newest: &Label,
+) -> Result<(), OpenError> {
+    for (slot, label) in labels.values() {
+        let expected = newest.members[usize::from(label.index.0)].size;
+        let size = medium.size(*slot);
+        if size < expected {
+            let (size, expected) = (ByteCount(size), ByteCount(expected));
+            return Err(OpenError::Shrunk { slot: *slot, size, expected });
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn is_stale(entry: &LabelMember) -> bool {
-    entry.stale_since.is_some()
+    matches!(entry.state, MemberState::Stale { .. })
 }
 
 pub(crate) fn unknown_feature(label: &Label) -> Option<(&'static str, u32)> {
@@ -168,7 +235,7 @@ pub(crate) fn membership(
     for (index, entry) in table.iter().enumerate() {
         let member = MemberIndex(u16::try_from(index).expect("16 at most"));
         let pool = newest.name.clone();
-        if let Some(since) = entry.stale_since {
+        if let MemberState::Stale { since } = entry.state {
             if !options.degraded {
                 return Err(OpenError::Stale { pool, member, since });
             }
@@ -176,7 +243,8 @@ pub(crate) fn membership(
             if !options.degraded {
                 return Err(OpenError::Missing { pool, member, uuid: entry.uuid });
             }
-            if entry.role == MemberRole::DataAndMetadata {
+            // A copy that is still being made cannot miss anything.
+            if entry.role == MemberRole::DataAndMetadata && entry.state == MemberState::InSync {
                 missed.push(member);
             }
         }

@@ -25,13 +25,16 @@ use crate::{
             CHUNK_HEADER, ChunkHeader, Key, SLOT_HEADER, SlotHeader, encode_slot, seal_chunk,
         },
         checksum::{self, Seed},
-        label::{self, Extent, Label, LabelMember, MemberRole},
+        label::{self, Extent, Label, LabelMember, MemberRole, MemberState},
     },
     geometry::{BLOCK_LEN, LayerId, Lsn, MemberIndex, ObjectId},
     leveling::level,
     log::{Log, LogStart, Ring},
     medium::{Medium, MediumError},
-    membership::{Labels, check_agreement, membership, newest_label, read_labels, unknown_feature},
+    membership::{
+        Labels, check_agreement, check_sizes, membership, newest_label, read_labels, same_members,
+        unknown_feature,
+    },
     replay::{Damage, Places, Replayed, replay},
     state::State,
     store::{Opened, Store},
@@ -91,6 +94,12 @@ pub enum OpenError {
         found: Uuid,
         /// The pool of slot 0.
         expected: Uuid,
+    },
+    /// Nothing but a device that was about to become a member.
+    #[error("slot {slot} was only about to become a member; give the members of its pool, too")]
+    Proposed {
+        /// The slot.
+        slot: usize,
     },
     /// Two slots say that they are the same member.
     #[error("slots {first} and {second} both claim to be member {uuid}: one is a copy")]
@@ -365,10 +374,11 @@ struct Read {
 
 fn read_pool(medium: &mut dyn Medium, options: OpenOptions) -> Result<Read, OpenError> {
     let labels = read_labels(medium)?;
-    check_agreement(&labels)?;
+    let newest = newest_label(&labels).clone();
+    check_agreement(&labels, &newest)?;
+    check_sizes(medium, &labels, &newest)?;
     let members: BTreeMap<MemberIndex, usize> =
         labels.iter().map(|(&member, (slot, _))| (member, *slot)).collect();
-    let newest = newest_label(&labels).clone();
     let name = newest.name.clone();
     if let Some((kind, bit)) = unknown_feature(&newest) {
         return Err(OpenError::Feature { pool: name, kind, bit });
@@ -379,7 +389,7 @@ fn read_pool(medium: &mut dyn Medium, options: OpenOptions) -> Result<Read, Open
         .map(|(&member, &slot)| (member, slot))
         .filter(|(member, _)| {
             let entry = &table[usize::from(member.0)];
-            entry.role == MemberRole::DataAndMetadata && entry.stale_since.is_none()
+            entry.role == MemberRole::DataAndMetadata && entry.state == MemberState::InSync
         })
         .collect();
     let Some(&(first_copy, _)) = copies.first() else {
@@ -416,6 +426,35 @@ fn places<'a>(
     }
 }
 
+/// A generation above that of every label.
+fn next_generation(labels: &Labels) -> u64 {
+    let newest = labels.values().map(|(_, label)| label.generation).max();
+    newest.expect("there is a label") + 1
+}
+
+/// Labels that missed the last update of members and sizes get the table that counts, still in its
+/// incarnation: later ones may rely on it that labels of one incarnation differ by one update.
+fn bring_into_agreement(
+    medium: &mut dyn Medium,
+    labels: &mut Labels,
+    table: &[LabelMember],
+) -> Result<(), MediumError> {
+    let newest = newest_label(labels).clone();
+    let generation = next_generation(labels);
+    for (slot, label) in labels.values_mut() {
+        let own = label.members[usize::from(label.index.0)].state;
+        if same_members(label, &newest) && own != MemberState::Proposed {
+            continue;
+        }
+        label.generation = generation;
+        label.incarnation = newest.incarnation;
+        label.members = table.to_vec();
+        label.member_size = table[usize::from(label.index.0)].size;
+        write_label(medium, *slot, label)?;
+    }
+    Ok(())
+}
+
 /// Opens the pool on the slots of `medium`.
 ///
 /// # Errors
@@ -437,12 +476,15 @@ pub fn open(medium: &mut dyn Medium, options: OpenOptions) -> Result<Opening, Op
         .chain([replayed.header.incarnation])
         .max()
         .expect("there is a label");
+    bring_into_agreement(medium, &mut labels, &table)?;
+    let generation = next_generation(&labels);
     for (slot, label) in labels.values_mut() {
-        label.generation += 1;
+        label.generation = generation;
         label.incarnation = incarnation;
         label.members.clone_from(&table);
         for index in &missed {
-            label.members[usize::from(index.0)].stale_since = Some(incarnation);
+            let state = MemberState::Stale { since: incarnation };
+            label.members[usize::from(index.0)].state = state;
         }
         write_label(medium, *slot, label)?;
     }

@@ -207,6 +207,11 @@ impl Settlement {
         }
     }
 
+    /// A member has come on which there is nothing yet. `appended` as for [`Rounds::ticket`].
+    pub(crate) fn add_member(&mut self, member: MemberIndex, appended: Lsn) {
+        self.rounds.insert(member, Rounds::new(Lsn(appended.0 - 1)));
+    }
+
     /// The rounds of a member.
     ///
     /// # Panics
@@ -214,6 +219,11 @@ impl Settlement {
     /// When it is no member.
     pub(crate) fn member(&mut self, member: MemberIndex) -> &mut Rounds {
         self.rounds.get_mut(&member).expect("a member of the pool")
+    }
+
+    /// Whether it is a member.
+    pub(crate) fn knows(&self, member: MemberIndex) -> bool {
+        self.rounds.contains_key(&member)
     }
 
     /// How many members there are.

@@ -39,10 +39,11 @@ use crate::{
         op::Op,
     },
     geometry::{BLOCK, ClusterNo, LayerId, LogicalCluster, Lsn, MemberIndex, ObjectId},
+    grow::GrowTask,
     inflight::{Inflight, Pending},
     io::IoTask,
+    labels::LabelChanges,
     log::Log,
-    members::Demotion,
     qos::Gates,
     ranges::{ClaimKey, Claims, Hold, Ranges},
     reclaim::{ReclaimRun, ReclaimTask},
@@ -86,6 +87,7 @@ pub(crate) enum Work {
     Admin(AdminTask),
     Checkpoint(CheckpointTask),
     Reclaim(ReclaimTask),
+    Grow(GrowTask),
 }
 
 pub(crate) struct Task {
@@ -106,10 +108,12 @@ pub(crate) enum Route {
     Entry { lsn: Lsn },
     /// A flush round.
     Flush,
-    /// Part of recording a stale metadata copy.
+    /// Part of an update of labels.
     Label,
     /// Part of a checkpoint.
     Checkpoint { key: TaskKey },
+    /// Part of making a metadata copy.
+    Join { key: TaskKey },
     /// All of a request.
     Direct(Direct),
 }
@@ -194,7 +198,12 @@ pub struct Store {
     /// Something has happened since the last [`Store::pump`] that is more than the end of a
     /// request without a task.
     stirred: bool,
-    pub(crate) demotion: Option<Demotion>,
+    pub(crate) label_changes: LabelChanges,
+    /// A member whose metadata copy is being made, and the task that does. It is one of the
+    /// copies, but no label says so.
+    pub(crate) joining: Option<(MemberIndex, TaskKey)>,
+    /// The pool is growing, or a copy is joining.
+    pub(crate) growing: bool,
     pub(crate) failed_members: u32,
     pub(crate) failure: Option<(MemberIndex, &'static str)>,
 }
@@ -254,7 +263,9 @@ impl Store {
             settle_wanted: false,
             progress: false,
             stirred: true,
-            demotion: None,
+            label_changes: LabelChanges::default(),
+            joining: None,
+            growing: false,
             failed_members: 0,
             failure: None,
         };
@@ -351,7 +362,11 @@ impl Store {
         if let (Route::Task { key, .. }, Err(IoError::NoSpace)) = (pending.route, result) {
             self.find_no_space(key);
         }
-        if !failed && matches!(pending.kind, IoKind::Write { .. }) {
+        // A proposed member has no rounds: its label is flushed by the update that writes it.
+        if !failed
+            && matches!(pending.kind, IoKind::Write { .. })
+            && self.settlement.knows(pending.member)
+        {
             self.settlement.member(pending.member).touched();
         }
         match pending.route {
@@ -377,10 +392,14 @@ impl Store {
                 }
                 self.wake(key);
             }
-            Route::Label if failed => {
-                self.fail(pending.member, "the label could not be updated");
+            Route::Label => self.label_io_ended(pending.member, pending.kind, failed),
+            Route::Join { key } => {
+                self.tasks[key].waits.io -= 1;
+                if failed {
+                    self.fail_task(key);
+                }
+                self.wake(key);
             }
-            Route::Label => self.demotion_step_done(),
             Route::Direct(direct) => {
                 self.direct_done(direct, pending.kind, result);
             }
@@ -518,6 +537,7 @@ impl Store {
                 Work::Admin(_) => self.step_admin(key),
                 Work::Checkpoint(_) => self.step_checkpoint(key),
                 Work::Reclaim(_) => self.step_reclaim(key),
+                Work::Grow(_) => self.step_grow(key),
             }
         }
     }
@@ -528,7 +548,9 @@ impl Store {
         match &mut task.work {
             Work::Io(_) => self.io_part_done(key, part, failed, data),
             Work::Reclaim(task) => task.part_done(part, failed, data),
-            Work::Checkpoint(_) | Work::Admin(_) => unreachable!("they do no data I/O"),
+            Work::Checkpoint(_) | Work::Admin(_) | Work::Grow(_) => {
+                unreachable!("they do no data I/O")
+            }
         }
         self.progress = true;
         self.wake(key);
@@ -614,7 +636,7 @@ impl Store {
         length: usize,
         data: IoData,
     ) {
-        if let Route::Task { key, .. } | Route::Checkpoint { key } = route {
+        if let Route::Task { key, .. } | Route::Checkpoint { key } | Route::Join { key } = route {
             self.tasks[key].waits.io += 1;
         }
         debug_assert!(self.is_present(member), "I/O to a member that is not there");

@@ -377,6 +377,59 @@ pub(crate) const DEFECTS: &[Defect] = &[
     }",
         }],
     },
+    // Labels and growing: sections 2.2 to 2.4.
+    Defect {
+        name: "labels-half-written",
+        wrong: "An update of labels counts as done when copy 0 has been written, unflushed.",
+        file: "labels",
+        changes: &[Change {
+            find: "Step::First => Step::FirstFlush,",
+            replacement: "Step::First => return self.label_update_done(),",
+        }],
+    },
+    Defect {
+        name: "labels-left-in-disagreement",
+        wrong: "Opening leaves labels apart that an update did not reach.",
+        file: "open",
+        changes: &[Change {
+            find: "bring_into_agreement(medium, &mut labels, &table)?;",
+            replacement: "",
+        }],
+    },
+    Defect {
+        name: "member-before-its-label",
+        wrong: "The other labels name a new member before it has a label.",
+        file: "grow",
+        changes: &[Change {
+            find: "match self.relabel(key, LabelChange::Propose(member)) {",
+            replacement: "match Some(true) {",
+        }],
+    },
+    Defect {
+        name: "segment-over-the-label",
+        wrong: "The segment that is added reaches over the last label copy.",
+        file: "grow",
+        changes: &[Change {
+            find: "label_offsets(entry.size)[2].saturating_sub(begin) / cluster",
+            replacement: "entry.size.saturating_sub(begin) / cluster",
+        }],
+    },
+    Defect {
+        name: "joined-without-a-checkpoint",
+        wrong: "A copy counts that has no checkpoint to go with its log.",
+        file: "grow",
+        changes: &[Change {
+            find: r"let wanted = self.checkpoint_generation + 1;
+        self.start_checkpoint();",
+            replacement: "let wanted = self.checkpoint_generation;",
+        }],
+    },
+    Defect {
+        name: "joined-without-the-log",
+        wrong: "A copy counts that got no log entries.",
+        file: "grow",
+        changes: &[Change { find: "self.copies |= 1 << member.0;", replacement: "" }],
+    },
     // Replay.
     Defect {
         name: "abandoned-future",

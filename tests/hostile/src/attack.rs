@@ -4,7 +4,7 @@
 use fathom_lvs::{
     OpenOptions,
     format::{
-        label::{Extent, Label, MemberRole},
+        label::{Extent, Label, MemberRole, MemberState},
         op::{Decoder, Op},
     },
     geometry::{ClusterNo, LayerId, LogicalCluster, ObjectId},
@@ -183,7 +183,12 @@ fn relabel(image: &mut Image, random: &mut Random) -> String {
         7 => core::mem::swap(&mut label.slot_a, &mut label.log),
         _ => {
             let at = usize_of(number) % label.members.len();
-            label.members[at].stale_since = Some(count.max(1));
+            label.members[at].state = match number % 4 {
+                0 => MemberState::InSync,
+                1 => MemberState::Joining,
+                2 => MemberState::Proposed,
+                _ => MemberState::Stale { since: count.max(1) },
+            };
         }
     };
     for label in &mut image.labels {

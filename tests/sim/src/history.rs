@@ -4,17 +4,21 @@ mod crashes;
 mod fill;
 mod hang;
 mod limits;
+mod members;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fathom_block::{Error, Operation, RequestId};
 use fathom_lvs::{
-    Failed, Fill, NewSnapshot, OpenOptions, Ticket, format::op::VolumeRecord, geometry::ObjectId,
+    Failed, Fill, NewSnapshot, OpenOptions, Ticket,
+    format::op::VolumeRecord,
+    geometry::{MemberIndex, ObjectId},
 };
 use fathom_test_support::random::Random;
 use uuid::Uuid;
 
 pub use self::crashes::observe;
+use self::members::Newcomer;
 use crate::{
     model::{Crash, Device, Existence, Expected, Model, SECTOR, content, tag},
     pool::{METADATA, SLOT_BYTES, Shape, new_disks, new_pool, new_volume},
@@ -24,6 +28,8 @@ use crate::{
 const REQUESTS_MAX: usize = 16;
 const VOLUMES_MAX: usize = 4;
 const SNAPSHOTS_MAX: usize = 6;
+/// While members are being changed, a crash is tried once in so many steps.
+const CHANGE_CRASH_EVERY: u64 = 10;
 /// A member hangs once in so many steps.
 const HANG_EVERY: u64 = 500;
 
@@ -57,6 +63,10 @@ pub struct Summary {
     pub held_back: u64,
     /// Members that hung past their deadline.
     pub hung: u64,
+    /// Members that were added or enlarged.
+    pub grown: u64,
+    /// Stale copies that joined again.
+    pub rejoined: u64,
 }
 
 enum Under {
@@ -116,6 +126,9 @@ enum Call {
     RollBack { volume: u128, operation: u64 },
     Grow(u128),
     Limit,
+    AddMember,
+    GrowMember(MemberIndex),
+    Rejoin,
 }
 
 struct History {
@@ -130,6 +143,7 @@ struct History {
     /// Flushes are rare: much is unsettled at any time.
     careless: bool,
     options: OpenOptions,
+    newcomer: Option<Newcomer>,
     /// A member hung past the deadline: until the next crash requests may fail.
     hung: bool,
     /// Writes that failed since: they have changed nothing, something or everything.
@@ -150,7 +164,8 @@ pub fn run(seed: u64, length: Length) -> Result<Summary, String> {
     let mut history = History::begin(seed)?;
     for _ in 0..length.steps {
         history.step()?;
-        if history.random.chance(1, length.crash_every) {
+        let every = if history.changes_members() { CHANGE_CRASH_EVERY } else { length.crash_every };
+        if history.random.chance(1, every) {
             history.crash()?;
         }
         if history.random.chance(1, HANG_EVERY) {
@@ -166,7 +181,7 @@ fn formatted(random: &mut Random) -> Result<(Disks, Shape), String> {
     let shape = Shape {
         members,
         // From the shortest possible on.
-        log_bytes: (64 << 10 << random.below(3)) + members * (16 << 10),
+        log_bytes: (64 << 10 << random.below(3)) + (members + random.below(3)) * (16 << 10),
         // At times too few for the workload.
         clusters: if random.chance(1, 3) { 6 + random.below(24) } else { 64 },
     };
@@ -261,6 +276,7 @@ impl History {
             model: Model::default(),
             careless: random.chance(1, 3),
             options: OpenOptions::WHOLE,
+            newcomer: None,
             hung: false,
             unsure: BTreeSet::new(),
             told: Fill::default(),
@@ -316,7 +332,10 @@ impl History {
     }
 
     fn act(&mut self) -> Result<(), String> {
-        match self.random.below(100) {
+        if self.options.degraded && self.call.is_none() && self.random.chance(1, 20) {
+            self.rejoin();
+        }
+        match self.random.below(102) {
             0..50 => self.write(),
             50..58 => self.zero(),
             58..66 if self.careless && self.random.chance(7, 8) => {}
@@ -332,6 +351,7 @@ impl History {
             96..97 => self.delete_volume()?,
             97..98 => self.grow()?,
             98..99 => self.change_limits()?,
+            99..101 => self.change_members()?,
             _ => self.create_volume(None)?,
         }
         self.rig.pump();
@@ -764,6 +784,7 @@ impl History {
             }
             Call::Grow(volume) => self.model.grown(volume),
             Call::Limit => {}
+            Call::AddMember | Call::GrowMember(_) | Call::Rejoin => self.members_changed(&call)?,
         }
         Ok(())
     }

@@ -11,8 +11,8 @@ use std::{
 
 use fathom_block::{Completion, Error, Operation, Request, RequestId};
 use fathom_lvs::{
-    Action, Failed, IoData, IoError, IoKind, IoToken, Medium, MediumError, MemberIo, OpenError,
-    OpenOptions, Payloads, Store, Ticket, Wake,
+    Action, Addition, Failed, IoData, IoError, IoKind, IoToken, Medium, MediumError, MemberIo,
+    OpenError, OpenOptions, Payloads, Refused, Store, Ticket, Wake,
     geometry::{MemberIndex, ObjectId},
 };
 use fathom_test_support::{
@@ -20,6 +20,7 @@ use fathom_test_support::{
     random::Random,
 };
 use fathom_units::{BlockCount, Lba, Monotonic};
+use uuid::Uuid;
 
 /// Steps within which everything comes to an end, if it ever does.
 pub const STEPS_MAX: u32 = 500_000;
@@ -215,6 +216,49 @@ impl Rig {
                 Action::Done { ticket, result } => self.events.push(Event::Done(ticket, result)),
             }
         }
+    }
+
+    /// Adds the disk in `slot` to the pool as the member `uuid`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::add_member`].
+    ///
+    /// # Panics
+    ///
+    /// When the disk cannot be read.
+    pub fn add_member(&mut self, slot: usize, uuid: Uuid, force: bool) -> Result<Ticket, Refused> {
+        let candidate = fathom_lvs::inspect(&mut self.disks, slot).expect("a disk that is read");
+        let (ticket, member) = self.store.add_member(&Addition { uuid, candidate, force })?;
+        self.slots.insert(member, slot);
+        self.wake = Wake::Now;
+        Ok(ticket)
+    }
+
+    /// Lets a member use all of its disk, which has grown.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::grow_member`].
+    pub fn grow_member(&mut self, member: MemberIndex) -> Result<Ticket, Refused> {
+        let size = self.disks.size(self.slots[&member]);
+        self.wake = Wake::Now;
+        self.store.grow_member(member, size)
+    }
+
+    /// Makes a stale metadata copy whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::rejoin_member`].
+    pub fn rejoin_member(&mut self, member: MemberIndex) -> Result<Ticket, Refused> {
+        self.wake = Wake::Now;
+        self.store.rejoin_member(member)
+    }
+
+    /// Whether the disk in a slot is a member of the pool.
+    pub fn is_member(&self, slot: usize) -> bool {
+        self.slots.values().any(|&other| other == slot)
     }
 
     /// From now on a member does not answer.

@@ -22,6 +22,8 @@ fn every_crash_leaves_what_was_promised() {
         total.full += summary.full;
         total.held_back += summary.held_back;
         total.hung += summary.hung;
+        total.grown += summary.grown;
+        total.rejoined += summary.rejoined;
     }
     eprintln!("{} histories: {total:?}", summaries.len());
 }

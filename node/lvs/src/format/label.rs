@@ -50,7 +50,7 @@ const LABEL: &str = "label";
 /// A label of one member.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Label {
-    /// Grows by one with each update of this member's label.
+    /// Grows with each update of labels; the same on all members that an update reaches.
     pub generation: u64,
     /// Grows with each opening of the pool for writing.
     pub incarnation: u64,
@@ -111,8 +111,24 @@ pub struct LabelMember {
     pub size: u64,
     /// What the member holds.
     pub role: MemberRole,
-    /// The incarnation in which it missed a write, never zero; none while it is in sync.
-    pub stale_since: Option<u64>,
+    /// How far it counts.
+    pub state: MemberState,
+}
+
+/// How far a member counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberState {
+    /// In all that it has.
+    InSync,
+    /// Its metadata copy missed a write.
+    Stale {
+        /// The incarnation in which that was, never zero.
+        since: u64,
+    },
+    /// Its metadata copy is being made, and does not count.
+    Joining,
+    /// It is no member before another label names it. Only in its own label.
+    Proposed,
 }
 
 /// What a member holds.
@@ -278,10 +294,7 @@ impl Label {
                 let detail = format_args!("has a member of {} bytes at {index}", member.size);
                 return Err(error("member table", detail));
             }
-            if member.stale_since == Some(0) {
-                let detail = format_args!("has a member stale since incarnation 0 at {index}");
-                return Err(error("member table", detail));
-            }
+            self.check_state(index, member)?;
         }
         let index = usize::from(self.index.0);
         let Some(own) = self.members.get(index) else {
@@ -299,6 +312,27 @@ impl Label {
             return Err(error("member size", detail));
         }
         Ok(())
+    }
+
+    fn check_state(&self, index: usize, member: &LabelMember) -> Result<(), Malformed> {
+        let wrong = match member.state {
+            MemberState::InSync => None,
+            MemberState::Stale { since } => (since == 0).then_some("stale since incarnation 0"),
+            MemberState::Joining => {
+                (member.role == MemberRole::Data).then_some("joining without metadata")
+            }
+            MemberState::Proposed => {
+                let own = index == usize::from(self.index.0);
+                let last = index + 1 == self.members.len();
+                (!own || !last || index == 0).then_some("proposed where that says nothing")
+            }
+        };
+        match wrong {
+            Some(wrong) => {
+                Err(error("member table", format_args!("has a member {wrong} at {index}")))
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_extents(&self) -> Result<(), Malformed> {
@@ -580,26 +614,30 @@ impl TryFrom<&MemberLayout> for LabelMember {
             2 => MemberRole::DataAndMetadata,
             role => return Err(error("member role", format_args!("{role} is not known"))),
         };
-        let stale_since = match (layout.state, layout.stale_since.get()) {
-            (1, 0) => None,
-            (1, since) => {
-                let detail = format_args!("is in sync, but stale since incarnation {since}");
+        let state = match (layout.state, layout.stale_since.get()) {
+            (1, 0) => MemberState::InSync,
+            (2, since) => MemberState::Stale { since },
+            (3, 0) => MemberState::Joining,
+            (4, 0) => MemberState::Proposed,
+            (state @ (1 | 3 | 4), since) => {
+                let detail = format_args!("is {state}, but stale since incarnation {since}");
                 return Err(error("member state", detail));
             }
-            (2, since) => Some(since),
             (state, _) => {
                 return Err(error("member state", format_args!("{state} is not known")));
             }
         };
-        Ok(Self { uuid: Uuid::from_bytes(layout.uuid), size: layout.size.get(), role, stale_since })
+        Ok(Self { uuid: Uuid::from_bytes(layout.uuid), size: layout.size.get(), role, state })
     }
 }
 
 impl From<&LabelMember> for MemberLayout {
     fn from(member: &LabelMember) -> Self {
-        let (state, stale_since) = match member.stale_since {
-            None => (1, 0),
-            Some(since) => (2, since),
+        let (state, stale_since) = match member.state {
+            MemberState::InSync => (1, 0),
+            MemberState::Stale { since } => (2, since),
+            MemberState::Joining => (3, 0),
+            MemberState::Proposed => (4, 0),
         };
         Self {
             uuid: member.uuid.into_bytes(),

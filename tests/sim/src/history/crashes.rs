@@ -27,11 +27,14 @@ impl History {
         let cut = self.random.chance(2, 3).then(|| *self.random.pick(&Cut::ALL));
         let mut crash = if cut.is_some() { Crash::Power } else { Crash::Daemon };
         let mut disks = self.rig.crash(&mut self.random, cut);
+        let all = disks.clone();
+        self.leave_unlabelled(&mut disks);
         self.check_alone(&disks, crash)?;
         let mut rig = loop {
             if self.random.chance(1, 3) {
                 let victim = self.random.below(disks.0.len() as u64);
-                let operations = self.random.below(48);
+                let most = if self.random.chance(1, 2) { 16 } else { 64 };
+                let operations = self.random.below(most);
                 disks.0[usize::try_from(victim).expect("small")].die_after(operations);
             }
             match Rig::open(disks, self.options) {
@@ -51,6 +54,7 @@ impl History {
                     for disk in &mut disks.0 {
                         disk.revive();
                     }
+                    self.leave_unlabelled(&mut disks);
                     self.check_alone(&disks, crash)?;
                 }
             }
@@ -81,7 +85,8 @@ impl History {
         self.under.clear();
         self.call = None;
         self.reclaimed = (0, self.rig.reclaimed);
-        self.check_reclaimed()
+        self.check_reclaimed()?;
+        self.resume_newcomer(&all)
     }
 
     /// Goes on, for a while at most, until one metadata member has the header of a checkpoint and
@@ -107,7 +112,8 @@ impl History {
     /// Tries what is left without one of the two metadata members: a crash leaves each of them
     /// with all that it takes to open.
     fn check_alone(&mut self, disks: &Disks, crash: Crash) -> Result<(), String> {
-        if disks.0.len() < 2 || self.hung || self.options.degraded || !self.random.chance(1, 3) {
+        if !self.has_two_copies() || self.hung || self.options.degraded || !self.random.chance(1, 3)
+        {
             return Ok(());
         }
         let mut random = self.random.fork("alone");

@@ -46,13 +46,13 @@ fn label() -> Label {
                 uuid: uuid(0xb1),
                 size: 0x8887_8685_8483_8281,
                 role: MemberRole::Data,
-                stale_since: Some(0x9897_9695_9493_9291),
+                state: MemberState::Stale { since: 0x9897_9695_9493_9291 },
             },
             LabelMember {
                 uuid: uuid(0xa1),
                 size: 0x6867_6665,
                 role: MemberRole::DataAndMetadata,
-                stale_since: None,
+                state: MemberState::InSync,
             },
         ],
         feature_extents,
@@ -203,7 +203,7 @@ fn only_4096_bytes_are_a_label() {
 
 #[test]
 fn hostile_fields_are_refused_even_with_a_right_checksum() {
-    let cases: [(&str, usize, &[u8]); 43] = [
+    let cases: [(&str, usize, &[u8]); 45] = [
         ("length 8192 is not 4096", 13, &[0x20]),
         ("pool UUID is zero", 40, &[0; 16]),
         ("member UUID a2a1", 56, &[0xa2]),
@@ -249,8 +249,18 @@ fn hostile_fields_are_refused_even_with_a_right_checksum() {
         ("member role 0 is not known", 648, &[0]),
         ("member role 3 is not known", 648, &[3]),
         ("member state 0 is not known", 649, &[0]),
-        ("member state 3 is not known", 649, &[3]),
-        ("member state is in sync, but stale since incarnation 1", 656, &[1]),
+        ("member state 5 is not known", 649, &[5]),
+        ("member state is 1, but stale since incarnation 1", 656, &[1]),
+        (
+            "member table has a member joining without metadata at 0",
+            601,
+            &[3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ),
+        (
+            "member table has a member proposed where that says nothing at 0",
+            601,
+            &[4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ),
         ("member table has a member stale since incarnation 0 at 0", 608, &[0; 8]),
         ("reserved bytes at 26 of a member are not zero: byte 5", 607, &[1]),
         ("reserved bytes at 40 of a member are not zero: byte 7", 623, &[1]),
@@ -281,6 +291,22 @@ fn hostile_table_entries_are_refused() {
         let error = Label::decode(&bytes).expect_err(expected).to_string();
         assert!(error.starts_with(expected), "{error}, not {expected}");
     }
+}
+
+#[test]
+fn only_the_last_member_proposes_itself() {
+    let proposed = |index: usize| {
+        let mut label = label();
+        label.members[index].state = MemberState::Proposed;
+        label
+    };
+    let label = proposed(1);
+    assert_eq!(Label::decode(&label.encode()), Ok(label.clone()));
+    assert!(proposed(0).check().is_err());
+    let third = LabelMember { uuid: uuid(0xc1), state: MemberState::InSync, ..label.members[1] };
+    let mut followed = label;
+    followed.members.push(third);
+    assert!(followed.check().is_err());
 }
 
 #[test]
@@ -343,7 +369,11 @@ prop_compose! {
                 uuid: Uuid::from_u64_pair(ids.0, number),
                 size: size.max(MEMBER_SIZE_MIN),
                 role: if metadata { MemberRole::DataAndMetadata } else { MemberRole::Data },
-                stale_since: (stale % 2 == 1).then_some(stale),
+                state: match stale % 4 {
+                    0 => MemberState::InSync,
+                    1 if metadata => MemberState::Joining,
+                    _ => MemberState::Stale { since: stale },
+                },
             })
             .collect();
         let own = &mut members[index];
