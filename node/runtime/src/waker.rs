@@ -44,6 +44,11 @@ impl Waker {
         self.asleep.store(false, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::Relaxed)
+    }
+
     /// Wakes the loop if it sleeps; what it is woken for is in a queue already.
     pub(crate) fn ring(&self) {
         fence(Ordering::SeqCst);
@@ -58,6 +63,70 @@ impl Waker {
 impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod handshake {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, AtomicUsize, Ordering},
+        },
+        thread,
+    };
+
+    use super::Waker;
+
+    /// Both sides at the same moment, over and over. Without one of the two fences each may miss the
+    /// other's word: processors keep stores back, and Miri plays that they do.
+    #[test]
+    fn of_two_looks_at_once_one_sees_the_other_side() {
+        let rounds = if cfg!(miri) { 200 } else { 300_000 };
+        let waker = Arc::new(Waker::new().expect("an eventfd"));
+        let queue = Arc::new(AtomicBool::new(false));
+        let gate = Arc::new([const { AtomicUsize::new(0) }; 2]);
+        let (other_waker, other_queue, other_gate) =
+            (Arc::clone(&waker), Arc::clone(&queue), Arc::clone(&gate));
+        // Nobody goes on before both have come.
+        let meet = |gate: &[AtomicUsize; 2], me: usize| {
+            let count = gate[me].fetch_add(1, Ordering::AcqRel) + 1;
+            let mut looks = 0u32;
+            while gate[1 - me].load(Ordering::Acquire) < count {
+                looks += 1;
+                if looks.is_multiple_of(1000) {
+                    thread::yield_now();
+                }
+                std::hint::spin_loop();
+            }
+        };
+        let other = thread::spawn(move || {
+            for _ in 0..rounds {
+                meet(&other_gate, 0);
+                other_queue.store(true, Ordering::Relaxed);
+                other_waker.ring();
+                meet(&other_gate, 0);
+                meet(&other_gate, 0);
+            }
+        });
+        let mut missed = 0;
+        for _ in 0..rounds {
+            meet(&gate, 1);
+            waker.fall_asleep();
+            let seen = queue.load(Ordering::Relaxed);
+            meet(&gate, 1);
+            let rung = !waker.is_asleep();
+            missed += usize::from(!seen && !rung);
+            if rung {
+                let mut count = [0; 8];
+                rustix::io::read(&*waker, &mut count).expect("it was written");
+            }
+            waker.wake_up();
+            queue.store(false, Ordering::Relaxed);
+            meet(&gate, 1);
+        }
+        other.join().expect("it does not panic");
+        assert_eq!(missed, 0, "wake-ups were lost");
     }
 }
 
