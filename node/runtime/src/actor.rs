@@ -17,8 +17,9 @@ use fathom_units::Monotonic;
 
 use crate::{
     arena::Buffer,
-    core::{Core, Envelope},
+    core::{Alarm, Core, Envelope},
     io::{Errno, FileKey, Io, IoKey, Rejected},
+    net::{SocketEvent, SocketKey},
     timers::TimerKey,
 };
 
@@ -67,6 +68,15 @@ pub enum Event<M> {
     },
     /// An I/O has ended.
     Completed(Completed),
+    /// A socket of the actor has something.
+    Socket {
+        /// The socket.
+        socket: SocketKey,
+        /// What the actor gave when the socket became its own.
+        token: u64,
+        /// What it has.
+        event: SocketEvent,
+    },
     /// A timer has fired.
     Timer {
         /// What [`Context::set_timer`] was given.
@@ -177,7 +187,7 @@ impl<M: Message> Context<'_, M> {
 
     /// Has [`Event::Timer`] come at `at` or soon after. `None` when the loop has too many timers.
     pub fn set_timer(&mut self, at: Monotonic, token: u64) -> Option<TimerKey> {
-        self.core.timers.set(at, (self.me, token))
+        self.core.timers.set(at, Alarm::Actor(self.me, token))
     }
 
     /// Forgets a timer. One that has fired already is left alone.
@@ -221,7 +231,8 @@ impl<M: Message> Context<'_, M> {
         self.core.give_birth(birth)
     }
 
-    /// Ends the actor that is called. What it has begun goes on, and its end is told to nobody.
+    /// Ends the actor that is called. What it has begun goes on, and its end is told to nobody;
+    /// its sockets are reset.
     pub fn retire(&mut self) {
         self.core.retired.push(self.me);
     }

@@ -16,18 +16,22 @@
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
-    ops::{Deref, DerefMut},
+    ops::{Deref, DerefMut, Range},
     ptr::NonNull,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
 };
 
 use fathom_block::PAGE_SIZE;
 
+use crate::{slice::Slice, waker::Waker};
+
 /// No chunk: the end of a list.
 const NONE: u32 = u32::MAX;
+/// As [`NONE`], and the loop wants its bell rung when a chunk comes back.
+const WANTED: u32 = u32::MAX - 1;
 /// The most chunks in a region.
 const CHUNKS_MAX: usize = 1 << 20;
 /// The most size classes in an arena.
@@ -58,6 +62,8 @@ pub(crate) struct Region {
     returned: AtomicU32,
     /// The ring in which the memory is registered, and its index there; 0 for none.
     fixed: AtomicU32,
+    /// The bell of its loop, where somebody waits for chunks to come back.
+    bell: OnceLock<Arc<Waker>>,
 }
 
 // SAFETY: the memory belongs to the region alone, and `ChunkRef` says who may touch which part.
@@ -83,14 +89,19 @@ impl Region {
             chunks: (0..chunks).map(chunk).collect(),
             returned: AtomicU32::new(NONE),
             fixed: AtomicU32::new(0),
+            bell: OnceLock::new(),
         }
     }
 
-    /// Puts a chunk that nobody holds any more on the list.
+    /// Puts a chunk that nobody holds any more on the list, and rings the bell if that was wanted.
+    ///
+    /// The wish stands in the head of the empty list, where the exchange that ends it finds it: so
+    /// none is overlooked, and a chunk that nobody waits for costs nothing more.
     fn give_back(&self, number: u32) {
         let mut head = self.returned.load(Ordering::Relaxed);
         loop {
-            self.chunks[number as usize].next.store(head, Ordering::Relaxed);
+            let next = if head == WANTED { NONE } else { head };
+            self.chunks[number as usize].next.store(next, Ordering::Relaxed);
             let swap = self.returned.compare_exchange_weak(
                 head,
                 number,
@@ -98,10 +109,20 @@ impl Region {
                 Ordering::Relaxed,
             );
             match swap {
-                Ok(_) => return,
+                Ok(_) => break,
                 Err(now) => head = now,
             }
         }
+        if head == WANTED
+            && let Some(bell) = self.bell.get()
+        {
+            bell.ring();
+        }
+    }
+
+    /// Whether a chunk has come back that nobody has taken over yet.
+    fn has_returned(&self) -> bool {
+        !matches!(self.returned.load(Ordering::Relaxed), NONE | WANTED)
     }
 
     pub(crate) fn start(&self) -> *mut u8 {
@@ -157,6 +178,11 @@ impl ChunkRef {
         &self.region
     }
 
+    /// Its number in its region.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Whether both hold the same chunk.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.region, &other.region) && self.number == other.number
@@ -185,15 +211,41 @@ pub struct Arena {
     classes: Vec<Class>,
 }
 
-struct Class {
+/// The chunks of one region, seen from the loop that hands them out.
+pub(crate) struct Class {
     region: Arc<Region>,
     free: Vec<u32>,
 }
 
 impl Class {
-    fn take(&mut self) -> Option<ChunkRef> {
+    fn new(class: SizeClass) -> Self {
+        let chunks = u32::try_from(class.chunks).expect("at most CHUNKS_MAX");
+        Self { region: Arc::new(Region::new(class)), free: (0..chunks).rev().collect() }
+    }
+
+    /// Chunks outside of an arena, whose loop can wait for them.
+    pub(crate) fn with_bell(class: SizeClass, bell: Arc<Waker>) -> Self {
+        let class = Self::new(class);
+        assert!(class.region.bell.set(bell).is_ok(), "a new region has no bell");
+        class
+    }
+
+    /// Has the bell rung when the next chunk comes back. False when one has come back already.
+    pub(crate) fn want(&mut self) -> bool {
         if self.free.is_empty() {
-            self.collect();
+            self.collect(WANTED);
+        }
+        self.free.is_empty()
+    }
+
+    /// Whether [`Class::take`] will find one.
+    pub(crate) fn has_one(&self) -> bool {
+        !self.free.is_empty() || self.region.has_returned()
+    }
+
+    pub(crate) fn take(&mut self) -> Option<ChunkRef> {
+        if self.free.is_empty() && self.region.has_returned() {
+            self.collect(NONE);
         }
         let number = self.free.pop()?;
         let before = self.region.chunks[number as usize].holders.swap(1, Ordering::Relaxed);
@@ -203,9 +255,9 @@ impl Class {
 
     /// Takes over all chunks that have come back. The whole list is taken at once, so a chunk
     /// cannot come and go between two looks at it.
-    fn collect(&mut self) {
-        let mut number = self.region.returned.swap(NONE, Ordering::Acquire);
-        while number != NONE {
+    fn collect(&mut self, empty: u32) {
+        let mut number = self.region.returned.swap(empty, Ordering::Acquire);
+        while !matches!(number, NONE | WANTED) {
             self.free.push(number);
             number = self.region.chunks[number as usize].next.load(Ordering::Relaxed);
         }
@@ -222,11 +274,7 @@ impl Arena {
         assert!(classes.len() <= CLASSES_MAX, "an arena has at most {CLASSES_MAX} size classes");
         let mut classes = classes.to_vec();
         classes.sort_by_key(|class| class.chunk_bytes);
-        let class = |class: SizeClass| {
-            let chunks = u32::try_from(class.chunks).expect("at most CHUNKS_MAX");
-            Class { region: Arc::new(Region::new(class)), free: (0..chunks).rev().collect() }
-        };
-        Self { classes: classes.into_iter().map(class).collect() }
+        Self { classes: classes.into_iter().map(Class::new).collect() }
     }
 
     /// A buffer of `length` bytes, from the class that it fits best. `None` when that class has
@@ -247,7 +295,7 @@ impl Arena {
     pub fn free(&mut self, length: usize) -> usize {
         let class = self.classes.iter_mut().find(|class| class.region.chunk_bytes >= length);
         class.map_or(0, |class| {
-            class.collect();
+            class.collect(NONE);
             class.free.len()
         })
     }
@@ -293,6 +341,16 @@ impl Buffer {
 
     pub(crate) fn chunk(&self) -> &ChunkRef {
         &self.chunk
+    }
+
+    /// Gives up changing it: bytes that may then have several holders.
+    ///
+    /// # Panics
+    ///
+    /// When the range does not lie in it.
+    pub fn share(self, range: Range<usize>) -> Slice {
+        assert!(range.start <= range.end && range.end <= self.length, "beyond the buffer's end");
+        Slice::new(self.chunk, range)
     }
 
     pub(crate) fn into_parts(self) -> (ChunkRef, usize) {
@@ -392,6 +450,39 @@ mod tests {
         drop(sender);
         other.join().expect("no buffer was changed under way");
         assert_eq!(arena.free(64), 4);
+    }
+
+    #[test]
+    fn a_loop_that_waits_for_a_chunk_is_rung_whoever_drops_it() {
+        let rounds = if cfg!(miri) { 30 } else { 20_000 };
+        let bell = Arc::new(Waker::new().expect("an eventfd"));
+        let mut class = Class::with_bell(SizeClass { chunks: 1, ..SMALL }, Arc::clone(&bell));
+        let (sender, receiver) = mpsc::sync_channel::<ChunkRef>(1);
+        let other = thread::spawn(move || receiver.into_iter().for_each(drop));
+        for _ in 0..rounds {
+            sender.send(class.take().expect("it is free")).expect("the other thread takes it");
+            bell.fall_asleep();
+            if class.want() {
+                // Blocks for ever if nobody rings.
+                let mut count = [0; 8];
+                rustix::io::read(&*bell, &mut count).expect("an eventfd is read");
+            }
+            bell.wake_up();
+            assert!(class.has_one());
+        }
+        drop(sender);
+        other.join().expect("it drops what it is sent");
+    }
+
+    #[test]
+    fn a_chunk_that_nobody_waits_for_rings_no_bell() {
+        let bell = Arc::new(Waker::new().expect("an eventfd"));
+        let mut class = Class::with_bell(SMALL, Arc::clone(&bell));
+        bell.fall_asleep();
+        drop(class.take().expect("it is free"));
+        // The first ring of a sleeper is the one that says so.
+        assert!(bell.is_asleep());
+        assert!(!class.want(), "chunks are free");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::{
     actor::{Actor, ActorKey, Address, Birth, Context, Message, Unsent},
     arena::Arena,
+    net::{SocketKey, sockets::Sockets},
     queue::Sender,
     ring::Ring,
     timers::Timers,
@@ -65,13 +66,22 @@ impl<M: Send> Outbox<M> {
     }
 }
 
+/// Whose timer it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Alarm {
+    Actor(ActorKey, u64),
+    Socket(SocketKey),
+}
+
 /// A loop without its actors.
 pub(crate) struct Core<M: Message> {
     pub(crate) number: u16,
     pub(crate) now: Monotonic,
     pub(crate) ring: Ring,
+    /// After the ring, so that it goes when nothing of its descriptors is under way any more.
+    pub(crate) sockets: Sockets,
     pub(crate) arena: Arena,
-    pub(crate) timers: Timers<(ActorKey, u64)>,
+    pub(crate) timers: Timers<Alarm>,
     pub(crate) local: VecDeque<Envelope<M>>,
     /// By the number of the loop; none for this one.
     pub(crate) outboxes: Vec<Option<Outbox<M>>>,

@@ -3,7 +3,7 @@
 //! ```text
 //!   turn:  completions -> other loops -> threads -> timers -> messages -> ends of turns
 //!            ^                                                              |
-//!            |                                     show messages, submit <--+
+//!            |                            show messages, sockets, submit <--+
 //!            +-- something to do?  poll a while  -- nothing? sleep --+
 //! ```
 //!
@@ -26,9 +26,9 @@ use fathom_units::Monotonic;
 
 use crate::{
     actor::{Actor, ActorKey, Address, Birth, Completed, Context, Event, Message},
-    core::{Core, Envelope, clock},
+    core::{Alarm, Core, Envelope, clock},
     queue::Receiver,
-    ring::{COMPLETIONS, Finished, halves},
+    ring::{COMPLETIONS, Completion, Finished, halves},
     waker::Waker,
 };
 
@@ -59,6 +59,9 @@ pub struct Statistics {
     pub(crate) undeliverable: AtomicU64,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) buffers_registered: AtomicUsize,
+    pub(crate) sockets: AtomicUsize,
+    pub(crate) chunks: AtomicUsize,
+    pub(crate) starved: AtomicU64,
 }
 
 impl Statistics {
@@ -85,6 +88,22 @@ impl Statistics {
     /// I/Os under way at the end of the last turn.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Sockets that were open at the end of the last turn, with those that listen.
+    pub fn sockets(&self) -> usize {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    /// Receive chunks that were free at the end of the last turn: all those of which nobody holds
+    /// a [`Slice`](crate::Slice).
+    pub fn receive_chunks(&self) -> usize {
+        self.chunks.load(Ordering::Relaxed)
+    }
+
+    /// How often a socket had to wait for a receive chunk.
+    pub fn starved(&self) -> u64 {
+        self.starved.load(Ordering::Relaxed)
     }
 
     /// How many size classes of its buffers the kernel has registered.
@@ -163,7 +182,7 @@ pub(crate) struct EventLoop<M: Message> {
     /// The bells of the loops by their numbers.
     bells: Vec<Arc<Waker>>,
     outside: Arc<Outside<M>>,
-    completions: Vec<(u64, i32)>,
+    completions: Vec<Completion>,
     errands: Vec<Errand<M>>,
     called: Vec<ActorKey>,
     stopping: bool,
@@ -220,6 +239,9 @@ impl<M: Message> EventLoop<M> {
         let turns = statistics.turns.load(Ordering::Relaxed);
         statistics.turns.store(turns + 1, Ordering::Relaxed);
         statistics.in_flight.store(self.core.ring.in_flight(), Ordering::Relaxed);
+        statistics.sockets.store(self.core.sockets.count(), Ordering::Relaxed);
+        statistics.chunks.store(self.core.ring.chunks(), Ordering::Relaxed);
+        statistics.starved.store(self.core.sockets.starvations(), Ordering::Relaxed);
         if took > statistics.longest_turn_ns.load(Ordering::Relaxed) {
             statistics.longest_turn_ns.store(took, Ordering::Relaxed);
         }
@@ -233,22 +255,28 @@ impl<M: Message> EventLoop<M> {
         if self.outside.is_waiting() {
             self.take_errands();
         }
-        while let Some((key, token)) = self.core.timers.due(self.core.now) {
-            self.call(key, Event::Timer { token });
+        while let Some(alarm) = self.core.timers.due(self.core.now) {
+            match alarm {
+                Alarm::Actor(key, token) => self.call(key, Event::Timer { token }),
+                Alarm::Socket(socket) => self.core.sockets.alarm(socket),
+            }
         }
         let mut again = std::mem::take(&mut self.core.next_turn);
         self.core.turn_ends.append(&mut again);
         self.core.next_turn = again;
         for _ in 0..ROUNDS {
+            self.tell_of_sockets();
             self.deliver();
             self.end_turns();
-            if self.core.local.is_empty() && self.core.turn_ends.is_empty() {
+            let core = &self.core;
+            if core.local.is_empty() && core.turn_ends.is_empty() && !core.sockets.has_events() {
                 break;
             }
         }
         for outbox in self.core.outboxes.iter_mut().flatten() {
             outbox.publish();
         }
+        self.core.settle_sockets();
         if self.core.ring.has_work() {
             self.core.ring.enter();
         }
@@ -261,15 +289,32 @@ impl<M: Message> EventLoop<M> {
             let full = completions.len() == COMPLETIONS;
             for completion in completions.drain(..) {
                 let Some(finished) = self.core.ring.finish(completion) else { continue };
-                let Finished { owner, token, io, result } = finished;
-                let (generation, index) = halves(owner);
-                let completed = Completed { token, io, result };
-                self.call(ActorKey { index, generation }, Event::Completed(completed));
+                match finished {
+                    Finished::Io { owner, token, io, result } => {
+                        let (generation, index) = halves(owner);
+                        let completed = Completed { token, io, result };
+                        self.call(ActorKey { index, generation }, Event::Completed(completed));
+                    }
+                    Finished::Socket(report) => {
+                        self.core.report(report);
+                        self.tell_of_sockets();
+                    }
+                }
             }
             self.completions = completions;
             if !full {
                 return;
             }
+        }
+    }
+
+    /// Tells actors what their sockets have.
+    fn tell_of_sockets(&mut self) {
+        for _ in 0..DELIVERIES {
+            let Some((owner, socket, token, event)) = self.core.sockets.next_event() else {
+                return;
+            };
+            self.call(owner, Event::Socket { socket, token, event });
         }
     }
 
@@ -377,6 +422,7 @@ impl<M: Message> EventLoop<M> {
             if place(&mut self.actors, key).is_some() {
                 self.actors[key.index as usize] = None;
                 self.core.free.push(key.index);
+                self.core.sockets.abandon(key);
             }
         }
     }
@@ -393,6 +439,7 @@ impl<M: Message> EventLoop<M> {
     fn has_work(&mut self) -> bool {
         let core = &mut self.core;
         core.ring.has_work()
+            || core.sockets.has_work(&core.ring)
             || !core.local.is_empty()
             || !core.turn_ends.is_empty()
             || !core.next_turn.is_empty()

@@ -29,8 +29,10 @@ mod io;
 mod lend;
 mod loops;
 mod setup;
+mod slice;
 
 pub mod device;
+pub mod net;
 pub mod process;
 
 mod core;
@@ -46,6 +48,7 @@ pub use core::WAITING_MAX;
 pub use event_loop::Statistics;
 pub use io::{Errno, FileKey, Io, IoKey, Memory, Rejected};
 pub use lend::{Loan, Purpose, Shared};
-pub use loops::{Configuration, Ended, IN_FLIGHT_MAX, LOOPS_MAX, Loops, Remote};
+pub use loops::{Configuration, Ended, IN_FLIGHT_MAX, LOOPS_MAX, Loops, Remote, SOCKETS_MAX};
 pub use setup::{Cause, KERNEL_MIN, SetupError, Step};
+pub use slice::Slice;
 pub use timers::TimerKey;

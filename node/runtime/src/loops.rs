@@ -11,8 +11,9 @@ use crate::{
     arena::{Arena, SizeClass},
     core::{Core, Envelope, Outbox, clock},
     event_loop::{Errand, EventLoop, Outside, Statistics, rethrow},
+    net::sockets::Sockets,
     queue::{Receiver, queue},
-    ring::{Capacity, Ring},
+    ring::{Capacity, PROVIDED_MAX, Ring},
     setup::{SetupError, Step},
     timers::Timers,
     waker::Waker,
@@ -22,6 +23,8 @@ use crate::{
 pub const LOOPS_MAX: usize = 256;
 /// The most I/Os that a loop may have under way.
 pub const IN_FLIGHT_MAX: u32 = 32_768;
+/// The most sockets that a loop may have open.
+pub const SOCKETS_MAX: u32 = 16_384;
 /// Messages in the queue between two loops.
 const QUEUE: usize = 1024;
 /// Timers of a loop.
@@ -40,6 +43,10 @@ pub struct Configuration {
     pub in_flight: u32,
     /// The files that a loop may have open.
     pub files: u32,
+    /// The sockets that a loop may have open, with those that listen.
+    pub sockets: u32,
+    /// What the sockets of a loop receive into. Without chunks a loop has no sockets.
+    pub receive: SizeClass,
     /// How long a loop polls at most before it sleeps.
     pub poll_max: Duration,
 }
@@ -58,6 +65,8 @@ impl Default for Configuration {
             ],
             in_flight: 4096,
             files: 1024,
+            sockets: 1024,
+            receive: SizeClass { chunk_bytes: 16 << 10, chunks: 128 },
             poll_max: Duration::from_micros(50),
         }
     }
@@ -79,13 +88,17 @@ impl<M: Message> Loops<M> {
     ///
     /// # Panics
     ///
-    /// When more than [`LOOPS_MAX`] loops or [`IN_FLIGHT_MAX`] I/Os are asked for, or none.
+    /// When more than [`LOOPS_MAX`] loops or [`IN_FLIGHT_MAX`] I/Os are asked for, or none; or
+    /// more than [`SOCKETS_MAX`] sockets or 32,768 receive chunks.
     pub fn start(configuration: &Configuration) -> Result<Self, SetupError> {
         let pinned = !configuration.cores.is_empty();
         let count = if pinned { configuration.cores.len() } else { configuration.loops };
         assert!((1..=LOOPS_MAX).contains(&count), "1 to {LOOPS_MAX} loops");
         let in_flight = configuration.in_flight;
         assert!((1..=IN_FLIGHT_MAX).contains(&in_flight), "1 to {IN_FLIGHT_MAX} I/Os");
+        assert!(configuration.sockets <= SOCKETS_MAX, "at most {SOCKETS_MAX} sockets");
+        let chunks = configuration.receive.chunks;
+        assert!(chunks <= PROVIDED_MAX, "at most {PROVIDED_MAX} receive chunks");
         let mut bells = Vec::new();
         for number in 0..count {
             let waker = Waker::new();
@@ -224,14 +237,18 @@ impl<M: Message> Plan<M> {
         }
         // Made here, so that the memory is near the core.
         let arena = Arena::new(&configuration.buffers);
-        let capacity = Capacity { slots: configuration.in_flight, files: configuration.files };
+        let receive = configuration.receive;
+        let sockets = if receive.chunks == 0 { 0 } else { configuration.sockets };
+        let Configuration { in_flight: ios, files, .. } = configuration;
+        let capacity = Capacity { ios, files, sockets, receive };
         let ring = Ring::new(capacity, &arena, Arc::clone(&outside.waker));
-        let ring = ring.map_err(|error| SetupError::new(number, Step::Ring, error))?;
+        let ring = ring.map_err(|(step, error)| SetupError::new(number, step, error))?;
         let core = Core {
             number: u16::try_from(number).expect("at most LOOPS_MAX"),
             now: clock(),
             ring,
             arena,
+            sockets: Sockets::new(sockets),
             timers: Timers::new(TIMERS_MAX),
             local: Default::default(),
             outboxes,

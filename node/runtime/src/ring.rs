@@ -12,10 +12,15 @@
 //! - Dropping the ring cancels what can be cancelled and waits for the rest.
 //! - There are as many slots as were configured, and room for each one's completion.
 //! - A read or write ends when all of it is done, or with an error.
+//! - What sockets do is reported as the kernel does it; [`crate::net`] makes sense of it. It has
+//!   slots of its own, two for each socket, so that it never waits for one.
+//! - Files are in the kernel's table, sockets are named by their descriptor: before 6.13 a kernel
+//!   lets no file go while anything is under way that began earlier and used that table, and a
+//!   receive is under way as long as its connection.
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering},
@@ -23,13 +28,21 @@ use std::{
 };
 
 use fathom_units::Monotonic;
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use crate::{
-    arena::Arena,
+    arena::{Arena, SizeClass},
     io::{Errno, FileKey, Io, IoKey, Rejected},
+    net::{SocketKey, traffic::Traffic},
+    setup::Step,
+    slice::Slice,
     waker::Waker,
 };
+
+mod provided;
+
+pub(crate) use provided::PROVIDED_MAX;
+use provided::{GROUP, Provided};
 
 /// Entries of the submission queue; more are submitted when it is full.
 const SUBMISSIONS: u32 = 256;
@@ -49,20 +62,68 @@ static NEXT_RING: AtomicU16 = AtomicU16::new(0);
 /// How large a ring is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Capacity {
-    pub(crate) slots: u32,
+    /// I/Os of files that may be under way.
+    pub(crate) ios: u32,
     pub(crate) files: u32,
+    pub(crate) sockets: u32,
+    /// What sockets receive into; without chunks they cannot.
+    pub(crate) receive: SizeClass,
 }
 
-/// An I/O that has ended.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    pub(crate) owner: u64,
-    pub(crate) token: u64,
-    pub(crate) io: Io,
-    pub(crate) result: Result<usize, Errno>,
+impl Capacity {
+    /// How many things may be under way: an I/O, or a socket's receive or send.
+    fn slots(self) -> u32 {
+        self.ios + 2 * self.sockets
+    }
+
+    /// One for each slot and chunk, the wake-up and the cancellation. A socket that is cancelled
+    /// or that takes connections may add some, for which the kernel has a list of its own.
+    fn completions(self) -> u32 {
+        let chunks = u32::try_from(self.receive.chunks).expect("at most PROVIDED_MAX");
+        (self.slots() + chunks + 2).next_power_of_two().max(SUBMISSIONS)
+    }
 }
 
-struct InFlight {
+/// A completion as the kernel tells it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    user_data: u64,
+    result: i32,
+    flags: u32,
+}
+
+/// Something that has ended, or moved on.
+pub(crate) enum Finished {
+    /// An I/O has ended.
+    Io { owner: u64, token: u64, io: Io, result: Result<usize, Errno> },
+    /// A socket has something.
+    Socket(Report),
+}
+
+/// What became of something that a socket had under way.
+pub(crate) struct Report {
+    pub(crate) socket: SocketKey,
+    pub(crate) result: Result<Outcome, Errno>,
+    /// What has ended. `None` when more will come of it.
+    pub(crate) ended: Option<Traffic>,
+}
+
+/// What a socket has done.
+pub(crate) enum Outcome {
+    /// It has taken a connection.
+    Accepted(OwnedFd),
+    /// It has received into a chunk.
+    Received(Slice),
+    /// It has moved so many bytes; of a receive, 0 is the end of the stream.
+    Moved(usize),
+}
+
+enum InFlight {
+    Io(FileIo),
+    Socket { socket: SocketKey, fd: RawFd, traffic: Traffic },
+}
+
+struct FileIo {
     owner: u64,
     token: u64,
     io: Io,
@@ -95,6 +156,8 @@ pub(crate) struct Ring {
     number: u16,
     slots: Box<[Slot]>,
     free: Vec<u32>,
+    ios: u32,
+    ios_max: u32,
     files: Box<[FileSlot]>,
     free_files: Vec<u32>,
     /// The file table is registered in the kernel.
@@ -102,6 +165,10 @@ pub(crate) struct Ring {
     buffers_registered: usize,
     /// Slots whose rest could not be submitted yet.
     retry: Vec<u32>,
+    /// What could not be cancelled yet, by its user data.
+    retry_cancel: Vec<u64>,
+    /// Where sockets receive.
+    provided: Option<Provided>,
     waker: Arc<Waker>,
     /// Where the wake-up is read to.
     wake_count: Box<[u8; 8]>,
@@ -116,9 +183,13 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// What the kernel says when it refuses the ring itself.
-    pub(crate) fn new(capacity: Capacity, arena: &Arena, waker: Arc<Waker>) -> io::Result<Self> {
-        let Capacity { slots, files } = capacity;
+    /// What the kernel says when it refuses the ring itself, or the chunks for sockets.
+    pub(crate) fn new(
+        capacity: Capacity,
+        arena: &Arena,
+        waker: Arc<Waker>,
+    ) -> Result<Self, (Step, io::Error)> {
+        let (slots, files) = (capacity.slots(), capacity.files);
         let uring = IoUring::builder()
             .dontfork()
             .setup_single_issuer()
@@ -127,19 +198,30 @@ impl Ring {
             .setup_taskrun_flag()
             .setup_submit_all()
             .setup_clamp()
-            // One for each slot, the wake-up and the cancellation.
-            .setup_cqsize((slots + 2).next_power_of_two().max(SUBMISSIONS))
-            .build(SUBMISSIONS)?;
+            .setup_cqsize(capacity.completions())
+            .build(SUBMISSIONS)
+            .map_err(|error| (Step::Ring, error))?;
+        let provided = match capacity.receive {
+            SizeClass { chunks: 0, .. } => None,
+            class => Some(
+                Provided::new(class, Arc::clone(&waker), &uring.submitter())
+                    .map_err(|error| (Step::Receive, error))?,
+            ),
+        };
         let mut ring = Self {
             uring,
             number: NEXT_RING.fetch_add(1, Ordering::Relaxed),
             slots: (0..slots).map(|_| Slot::default()).collect(),
             free: (0..slots).rev().collect(),
+            ios: 0,
+            ios_max: capacity.ios,
             files: (0..files).map(|_| FileSlot::default()).collect(),
             free_files: (0..files).rev().collect(),
             files_registered: false,
             buffers_registered: 0,
             retry: Vec::with_capacity(slots as usize),
+            retry_cancel: Vec::new(),
+            provided,
             waker,
             wake_count: Box::new([0; 8]),
             wake_armed: false,
@@ -182,8 +264,13 @@ impl Ring {
         self.buffers_registered
     }
 
-    /// I/Os that are not finished.
+    /// I/Os of files that are not finished.
     pub(crate) fn in_flight(&self) -> usize {
+        self.ios as usize
+    }
+
+    /// Whatever is not finished.
+    fn under_way(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
@@ -247,14 +334,58 @@ impl Ring {
         if self.file_mut(io.file()).is_none() {
             return Err(Rejected::NoFile(io));
         }
-        let Some(number) = self.free.pop() else { return Err(Rejected::Full(io)) };
+        if self.ios == self.ios_max {
+            return Err(Rejected::Full(io));
+        }
+        self.ios += 1;
         self.file_mut(io.file()).expect("as seen above").in_flight += 1;
+        Ok(self.begin(InFlight::Io(FileIo { owner, token, io, done: 0, tries: 0 })))
+    }
+
+    /// Starts what a socket has to do. A socket has two things under way at most, a receive (or an
+    /// accept, or a connect) and a send; its descriptor stays open until both have ended.
+    pub(crate) fn submit_traffic(
+        &mut self,
+        socket: SocketKey,
+        fd: RawFd,
+        traffic: Traffic,
+    ) -> IoKey {
+        self.begin(InFlight::Socket { socket, fd, traffic })
+    }
+
+    fn begin(&mut self, in_flight: InFlight) -> IoKey {
+        let number = self.free.pop().expect("I/Os and sockets are counted, and have their slots");
         let slot = &mut self.slots[number as usize];
         slot.generation = slot.generation.wrapping_add(1);
-        slot.in_flight = Some(InFlight { owner, token, io, done: 0, tries: 0 });
+        slot.in_flight = Some(in_flight);
         let key = IoKey { number, generation: slot.generation };
         self.start(number);
-        Ok(key)
+        key
+    }
+
+    // Chunks for what sockets receive.
+
+    /// Gives the chunks that have come back to the kernel; returns how many are with it.
+    pub(crate) fn refill(&mut self) -> usize {
+        self.provided.as_mut().map_or(0, |provided| {
+            provided.refill();
+            provided.count()
+        })
+    }
+
+    /// How many chunks are with the kernel.
+    pub(crate) fn chunks(&self) -> usize {
+        self.provided.as_ref().map_or(0, Provided::count)
+    }
+
+    /// Whether there are chunks for a socket that waits for one, with the kernel or for it.
+    pub(crate) fn has_chunks(&self) -> bool {
+        self.chunks() > 0 || self.provided.as_ref().is_some_and(Provided::has_more)
+    }
+
+    /// Has the loop woken when a chunk comes back. False when there is one now.
+    pub(crate) fn want_chunks(&mut self) -> bool {
+        self.provided.as_mut().is_none_or(Provided::want)
     }
 
     fn file_done(&mut self, key: FileKey) {
@@ -298,7 +429,13 @@ impl Ring {
     fn entry(&mut self, number: u32) -> squeue::Entry {
         let slot = &mut self.slots[number as usize];
         let user_data = u64::from(slot.generation) << 32 | u64::from(number);
-        let InFlight { io, done, .. } = slot.in_flight.as_mut().expect("the slot holds an I/O");
+        let in_flight = slot.in_flight.as_mut().expect("something is under way in the slot");
+        let FileIo { io, done, .. } = match in_flight {
+            InFlight::Io(io) => io,
+            InFlight::Socket { fd, traffic, .. } => {
+                return build_traffic(traffic, types::Fd(*fd)).user_data(user_data);
+            }
+        };
         let index = io.file().index;
         let open = self.files[index as usize].open.as_ref().expect("a file with I/O stays");
         let fd = if self.files_registered {
@@ -315,8 +452,19 @@ impl Ring {
         let slot = &self.slots[key.number as usize];
         if slot.generation == key.generation && slot.in_flight.is_some() {
             let user_data = u64::from(key.generation) << 32 | u64::from(key.number);
-            let entry = opcode::AsyncCancel::new(user_data).build().user_data(CANCEL);
-            self.push(&entry);
+            if self.retry.contains(&key.number) {
+                // It has to be begun before it can be found.
+                self.retry_cancel.push(user_data);
+            } else {
+                self.push_cancel(user_data);
+            }
+        }
+    }
+
+    fn push_cancel(&mut self, user_data: u64) {
+        let entry = opcode::AsyncCancel::new(user_data).build().user_data(CANCEL);
+        if !self.push(&entry) {
+            self.retry_cancel.push(user_data);
         }
     }
 
@@ -326,8 +474,10 @@ impl Ring {
     pub(crate) fn has_work(&mut self) -> bool {
         self.unsubmitted > 0
             || !self.retry.is_empty()
+            || !self.retry_cancel.is_empty()
             || !self.uring.completion().is_empty()
             || self.uring.submission().taskrun()
+            || self.uring.submission().cq_overflow()
     }
 
     /// Submits everything and lets the kernel report what has ended.
@@ -347,7 +497,7 @@ impl Ring {
         if !self.wake_armed {
             self.arm_wake();
         }
-        if !self.wake_armed || !self.retry.is_empty() {
+        if !self.wake_armed || !self.retry.is_empty() || !self.retry_cancel.is_empty() {
             // Nobody could wake it, or something has to be begun: it comes again.
             return self.enter();
         }
@@ -383,6 +533,11 @@ impl Ring {
             let number = self.retry.swap_remove(0);
             self.start(number);
         }
+        for _ in 0..self.retry_cancel.len() {
+            // Who was given its place meanwhile has another generation, and is left alone.
+            let user_data = self.retry_cancel.swap_remove(0);
+            self.push_cancel(user_data);
+        }
     }
 
     fn arm_wake(&mut self) {
@@ -393,36 +548,78 @@ impl Ring {
 
     // Completions.
 
-    /// Takes over up to [`COMPLETIONS`] completions, as user data and result.
-    pub(crate) fn take_completions(&mut self, into: &mut Vec<(u64, i32)>) {
+    /// Takes over up to [`COMPLETIONS`] completions.
+    pub(crate) fn take_completions(&mut self, into: &mut Vec<Completion>) {
         let completions = self.uring.completion().take(COMPLETIONS);
-        into.extend(completions.map(|entry| (entry.user_data(), entry.result())));
+        into.extend(completions.map(|entry| Completion {
+            user_data: entry.user_data(),
+            result: entry.result(),
+            flags: entry.flags(),
+        }));
     }
 
-    /// What a completion ends, if it ends something.
-    pub(crate) fn finish(&mut self, (user_data, result): (u64, i32)) -> Option<Finished> {
-        if user_data == WAKE {
+    /// What a completion ends or tells, if it does.
+    pub(crate) fn finish(&mut self, completion: Completion) -> Option<Finished> {
+        if completion.user_data == WAKE {
             self.wake_armed = false;
             return None;
         }
-        if user_data == CANCEL {
+        if completion.user_data == CANCEL {
             return None;
         }
-        let (_, number) = halves(user_data);
+        let (_, number) = halves(completion.user_data);
         let slot = &mut self.slots[number as usize];
-        let in_flight = slot.in_flight.as_mut().expect("a completion belongs to an I/O under way");
-        let Some(result) = in_flight.advance(result) else {
-            self.start(number);
-            return None;
-        };
-        let InFlight { owner, token, io, .. } = slot.in_flight.take().expect("as seen above");
+        let in_flight = slot.in_flight.as_mut();
+        match in_flight.expect("a completion belongs to something under way") {
+            InFlight::Io(io) => {
+                let Some(result) = io.advance(completion.result) else {
+                    self.start(number);
+                    return None;
+                };
+                let Some(InFlight::Io(io)) = self.vacate(number) else { unreachable!("as seen") };
+                let FileIo { owner, token, io, .. } = io;
+                self.ios -= 1;
+                self.file_done(io.file());
+                Some(Finished::Io { owner, token, io, result })
+            }
+            InFlight::Socket { socket, traffic, .. } => {
+                let (socket, accepts) = (*socket, matches!(traffic, Traffic::Accept));
+                let result = self.outcome(completion, accepts);
+                let mut ended = None;
+                if !cqueue::more(completion.flags)
+                    && let Some(InFlight::Socket { traffic, .. }) = self.vacate(number)
+                {
+                    ended = Some(traffic);
+                }
+                Some(Finished::Socket(Report { socket, result, ended }))
+            }
+        }
+    }
+
+    fn outcome(&mut self, completion: Completion, accepts: bool) -> Result<Outcome, Errno> {
+        let Completion { result, flags, .. } = completion;
+        let length = usize::try_from(result);
+        // A chunk may come with an error or with the end of the stream too.
+        let received = cqueue::buffer_select(flags).map(|number| {
+            let provided = self.provided.as_mut().expect("the kernel has chunks of them");
+            provided.take(number, *length.as_ref().unwrap_or(&0))
+        });
+        let Ok(length) = length else { return Err(Errno(-result)) };
+        Ok(match received {
+            // SAFETY: the kernel has made this descriptor for us, and tells it once.
+            _ if accepts => Outcome::Accepted(unsafe { OwnedFd::from_raw_fd(result) }),
+            Some(slice) if length > 0 => Outcome::Received(slice),
+            _ => Outcome::Moved(length),
+        })
+    }
+
+    fn vacate(&mut self, number: u32) -> Option<InFlight> {
         self.free.push(number);
-        self.file_done(io.file());
-        Some(Finished { owner, token, io, result })
+        self.slots[number as usize].in_flight.take()
     }
 }
 
-impl InFlight {
+impl FileIo {
     /// Takes note of a completion's result. `None` when there is more to do.
     fn advance(&mut self, result: i32) -> Option<Result<usize, Errno>> {
         let Ok(moved) = usize::try_from(result) else {
@@ -450,10 +647,9 @@ impl Drop for Ring {
         let mut cancelled = false;
         // What the kernel has not been given is not begun any more.
         for number in std::mem::take(&mut self.retry) {
-            self.slots[number as usize].in_flight = None;
-            self.free.push(number);
+            self.vacate(number);
         }
-        while self.in_flight() > 0 || self.wake_armed {
+        while self.under_way() > 0 || self.wake_armed {
             if !cancelled {
                 let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any());
                 cancelled = self.push(&entry.build().user_data(CANCEL));
@@ -468,24 +664,42 @@ impl Drop for Ring {
                     // The kernel may still use the memory, and will never tell: it is given up.
                     std::mem::forget(std::mem::take(&mut self.slots));
                     std::mem::forget(std::mem::take(&mut self.wake_count));
+                    std::mem::forget(self.provided.take());
                     return;
                 }
             }
-            for (user_data, _) in completions.drain(..) {
-                match user_data {
-                    WAKE => self.wake_armed = false,
-                    CANCEL => {}
-                    _ => {
-                        let (_, number) = halves(user_data);
-                        self.slots[number as usize].in_flight = None;
-                        self.free.push(number);
-                    }
-                }
+            for completion in completions.drain(..) {
+                self.end(completion);
             }
+        }
+        if let Some(provided) = &self.provided {
+            provided.unregister(&self.uring.submitter());
         }
         // Without this the kernel lets the files go some time later, and their locks with them.
         // Where nothing is registered it is refused, and nothing is lost.
         let _ = self.uring.submitter().unregister_files();
+    }
+}
+
+impl Ring {
+    /// Takes note of a completion when nothing is begun or told any more.
+    fn end(&mut self, completion: Completion) {
+        match completion.user_data {
+            WAKE => self.wake_armed = false,
+            CANCEL => {}
+            user_data => {
+                let (_, number) = halves(user_data);
+                let in_flight = self.slots[number as usize].in_flight.as_ref();
+                if let Some(InFlight::Socket { traffic, .. }) = in_flight {
+                    // A connection or chunk that came with it is let go.
+                    drop(self.outcome(completion, matches!(traffic, Traffic::Accept)));
+                    if cqueue::more(completion.flags) {
+                        return;
+                    }
+                }
+                self.vacate(number);
+            }
+        }
     }
 }
 
@@ -523,6 +737,27 @@ fn build(io: &mut Io, done: usize, fd: types::Fd, ring: u16) -> squeue::Entry {
             .offset(*offset)
             .mode(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)
             .build(),
+    }
+}
+
+/// The submission entry of what a socket does.
+fn build_traffic(traffic: &mut Traffic, fd: types::Fd) -> squeue::Entry {
+    match traffic {
+        Traffic::Accept => opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build(),
+        Traffic::Connect(address) => {
+            opcode::Connect::new(fd, address.as_ptr().cast(), address.addr_len()).build()
+        }
+        Traffic::Receive => opcode::RecvMulti::new(fd, GROUP).build(),
+        Traffic::Fill(filling) => {
+            let (start, length) = filling.rest();
+            // Not with `MSG_WAITALL`: when the connection is reset it tells the bytes before, and the
+            // reset as the end of the stream.
+            opcode::Recv::new(fd, start, length).build()
+        }
+        Traffic::Send(gather) => {
+            let flags = u32::try_from(libc::MSG_NOSIGNAL).expect("one bit");
+            opcode::SendMsg::new(fd, gather.message()).flags(flags).build()
+        }
     }
 }
 

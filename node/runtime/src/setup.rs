@@ -21,6 +21,8 @@ pub enum Step {
     Wakeup,
     /// The ring itself.
     Ring,
+    /// The chunks for what sockets receive.
+    Receive,
     /// To stay on a core.
     Core(usize),
 }
@@ -31,6 +33,7 @@ impl fmt::Display for Step {
             Self::Thread => f.write_str("starting its thread"),
             Self::Wakeup => f.write_str("making its eventfd"),
             Self::Ring => f.write_str("setting up its io_uring"),
+            Self::Receive => f.write_str("registering the chunks for what sockets receive"),
             Self::Core(core) => write!(f, "staying on core {core}"),
         }
     }
@@ -142,15 +145,17 @@ fn judge(step: Step, errno: i32, facts: &Facts) -> Cause {
     match (step, errno) {
         (_, libc::EMFILE | libc::ENFILE) => Cause::OpenFiles,
         (Step::Core(_), libc::EINVAL) => Cause::NoSuchCore,
-        (Step::Ring, libc::ENOSYS | libc::EINVAL) if facts.is_old() => {
+        (Step::Ring | Step::Receive, libc::ENOSYS | libc::EINVAL) if facts.is_old() => {
             Cause::OldKernel(facts.release.clone())
         }
+        // The ring was there already, so it is no sysctl.
+        (Step::Receive, libc::EPERM | libc::EACCES | libc::ENOSYS) => Cause::Filter,
         (Step::Ring, libc::EPERM | libc::EACCES) => match facts.disabled {
             Some(value @ 1..) => Cause::Sysctl(value),
             _ => Cause::Filter,
         },
         (Step::Ring, libc::ENOSYS) => Cause::Filter,
-        (Step::Ring, libc::ENOMEM) => Cause::LockedMemory { limit: facts.memlock },
+        (Step::Ring | Step::Receive, libc::ENOMEM) => Cause::LockedMemory { limit: facts.memlock },
         _ => Cause::Unknown,
     }
 }
@@ -179,7 +184,9 @@ mod tests {
             let cause = Cause::OldKernel(release.to_owned());
             assert_eq!(judge(Step::Ring, libc::EINVAL, &old), cause);
             assert_eq!(judge(Step::Ring, libc::ENOSYS, &old), cause);
+            assert_eq!(judge(Step::Receive, libc::EINVAL, &old), cause);
         }
+        assert_eq!(judge(Step::Receive, libc::EPERM, &facts()), Cause::Filter);
         assert_eq!(judge(Step::Ring, libc::ENOSYS, &facts()), Cause::Filter);
         assert_eq!(judge(Step::Ring, libc::EINVAL, &facts()), Cause::Unknown);
     }

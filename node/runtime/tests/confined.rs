@@ -34,14 +34,7 @@ fn forbid_io_uring(errno: i32) {
         libc::sock_filter { code: answer, jt: 0, jf: 0, k: libc::SECCOMP_RET_ERRNO | errno },
         libc::sock_filter { code: answer, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
     ];
-    let program = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
-    // SAFETY: it takes no pointers.
-    let allowed = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    assert_eq!(allowed, 0);
-    let mode = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: the program lives until the call returns, and the kernel copies it.
-    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) };
-    assert_eq!(set, 0);
+    install(&mut program);
 }
 
 #[test]
@@ -56,6 +49,69 @@ fn a_filter_is_named_as_the_cause() {
         });
         confined.join().expect("the cause is named");
     }
+}
+
+/// Has the kernel answer `errno` to one kind of `io_uring_register` of this thread and those that it
+/// starts.
+fn forbid_registering(what: u32, errno: i32) {
+    let register = u32::try_from(libc::SYS_io_uring_register).expect("a small number");
+    let errno = u32::try_from(errno).expect("a small number");
+    let code = |parts: u32| u16::try_from(parts).expect("a code has 16 bits");
+    let load = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+    let jump = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+    let answer = code(libc::BPF_RET | libc::BPF_K);
+    // `struct seccomp_data`: the second argument begins at byte 24.
+    let mut program = [
+        libc::sock_filter { code: load, jt: 0, jf: 0, k: 0 },
+        libc::sock_filter { code: jump, jt: 0, jf: 3, k: register },
+        libc::sock_filter { code: load, jt: 0, jf: 0, k: 24 },
+        libc::sock_filter { code: jump, jt: 0, jf: 1, k: what },
+        libc::sock_filter { code: answer, jt: 0, jf: 0, k: libc::SECCOMP_RET_ERRNO | errno },
+        libc::sock_filter { code: answer, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
+    ];
+    install(&mut program);
+}
+
+fn install(program: &mut [libc::sock_filter]) {
+    let len = u16::try_from(program.len()).expect("it is short");
+    let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    // SAFETY: it takes no pointers.
+    let allowed = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    assert_eq!(allowed, 0);
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: the program lives until the call returns, and the kernel copies it.
+    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) };
+    assert_eq!(set, 0);
+}
+
+#[test]
+fn refused_chunks_for_sockets_are_named_with_the_cause() {
+    const PROVIDED: u32 = 22;
+    let causes = [(libc::EPERM, "seccomp"), (libc::ENOMEM, "memory")];
+    for (errno, named) in causes {
+        let confined = thread::spawn(move || {
+            forbid_registering(PROVIDED, errno);
+            let refused = Loops::<Never>::start(&Configuration::default()).map(drop);
+            let error = refused.expect_err("it is forbidden");
+            assert_eq!((error.number, error.step), (0, Step::Receive));
+            assert!(error.to_string().contains("what sockets receive"), "{error}");
+            assert!(error.to_string().contains(named), "{error}");
+            let receive = SizeClass { chunk_bytes: 4096, chunks: 0 };
+            let without = Configuration { receive, ..Configuration::default() };
+            Loops::<Never>::start(&without).map(drop).expect("without sockets it starts");
+        });
+        confined.join().expect("the cause is named");
+    }
+}
+
+#[test]
+fn without_a_file_table_a_loop_starts() {
+    const FILES: u32 = 13;
+    let confined = thread::spawn(|| {
+        forbid_registering(FILES, libc::EMFILE);
+        Loops::<Never>::start(&Configuration::default()).map(drop).expect("it starts without");
+    });
+    confined.join().expect("it starts");
 }
 
 /// Does nothing but stop.

@@ -114,6 +114,7 @@ impl Actor<Word> for Talker {
             }
             Event::Timer { token } => self.done.send(token).expect("the test waits"),
             Event::Completed(completed) => panic!("nothing was begun: {completed:?}"),
+            Event::Socket { event, .. } => panic!("nobody listens: {event:?}"),
             Event::Stop => context.retire(),
         }
     }

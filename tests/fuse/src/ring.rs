@@ -134,7 +134,9 @@ impl Actor<Order> for Worker {
                 let bytes = memory.map_or_else(Vec::new, |memory| memory.bytes().to_vec());
                 done(completed.result.map(|_| bytes));
             }
-            Event::Timer { .. } => unreachable!("no timer was set"),
+            Event::Timer { .. } | Event::Socket { .. } => {
+                unreachable!("no timer and no socket was asked for")
+            }
             Event::Stop => context.retire(),
         }
     }

@@ -368,6 +368,7 @@ impl<M: CarriesPool> Actor<M> for Pool<M> {
                 Err(_) => debug_assert!(false, "a message that no pool understands"),
             },
             Event::Completed(completed) => self.completed(completed, context),
+            Event::Socket { .. } => unreachable!("a pool has no sockets"),
             Event::Timer { .. } => {
                 self.timer = None;
                 context.at_turn_end();

@@ -32,9 +32,19 @@ fn rig(slots: u32) -> Rig {
     ];
     let arena = Arena::new(&classes);
     let waker = Arc::new(Waker::new().expect("an eventfd"));
-    let capacity = Capacity { slots, files: 8 };
-    let ring = Ring::new(capacity, &arena, Arc::clone(&waker)).expect("io_uring works here");
+    let receive = SizeClass { chunk_bytes: 4096, chunks: 0 };
+    let capacity = Capacity { ios: slots, files: 8, sockets: 0, receive };
+    let ring = Ring::new(capacity, &arena, Arc::clone(&waker)).map_err(|(_, error)| error);
+    let ring = ring.expect("io_uring works here");
     Rig { ring, arena, waker }
+}
+
+/// An I/O that has ended.
+struct Ended {
+    owner: u64,
+    token: u64,
+    io: Io,
+    result: Result<usize, Errno>,
 }
 
 impl Rig {
@@ -43,22 +53,28 @@ impl Rig {
     }
 
     /// Waits for the next I/O to end.
-    fn finish(&mut self) -> Finished {
+    fn finish(&mut self) -> Ended {
         let mut completions = Vec::new();
         loop {
             self.ring.wait(Monotonic(0), None);
             // One at a time, so that none is lost.
             let first = self.ring.uring.completion().next();
-            completions.extend(first.map(|entry| (entry.user_data(), entry.result())));
+            completions.extend(first.map(|entry| Completion {
+                user_data: entry.user_data(),
+                result: entry.result(),
+                flags: entry.flags(),
+            }));
             for completion in completions.drain(..) {
-                if let Some(finished) = self.ring.finish(completion) {
-                    return finished;
+                if let Some(Finished::Io { owner, token, io, result }) =
+                    self.ring.finish(completion)
+                {
+                    return Ended { owner, token, io, result };
                 }
             }
         }
     }
 
-    fn run(&mut self, io: Io) -> Finished {
+    fn run(&mut self, io: Io) -> Ended {
         self.ring.submit(7, 9, io).expect("there is room");
         let finished = self.finish();
         assert_eq!((finished.owner, finished.token), (7, 9));
@@ -149,9 +165,9 @@ fn a_short_read_goes_on_until_all_is_there() {
     while seen.is_empty() {
         rig.ring.wait(Monotonic(0), None);
         rig.ring.take_completions(&mut seen);
-        seen.retain(|&(user_data, _)| user_data < CANCEL);
+        seen.retain(|completion| completion.user_data < CANCEL);
     }
-    assert_eq!(seen[0].1, 100);
+    assert_eq!(seen[0].result, 100);
     assert!(rig.ring.finish(seen[0]).is_none(), "100 of 300 bytes are not all");
     to.write_all(&[2; 200]).expect("a pipe takes it");
     let finished = rig.finish();
