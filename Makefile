@@ -49,7 +49,7 @@ miri: ## Check the memory of the event loops under Miri, with a nightly toolchai
 	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked -p fathom-runtime --lib
 
 .PHONY: fuzz
-fuzz: $(CARGO_FUZZ) ## Fuzz every decoder of the store for FATHOM_FUZZ_SECONDS each
+fuzz: $(CARGO_FUZZ) ## Fuzz every decoder of the store and of NVMe/TCP for FATHOM_FUZZ_SECONDS each
 	rustup toolchain list | grep -q '^$(FUZZ_TOOLCHAIN)-' || \
 		rustup toolchain install $(FUZZ_TOOLCHAIN) --profile minimal
 	$(CARGO) fmt --manifest-path $(FUZZ_MANIFEST) --check

@@ -98,3 +98,6 @@ fn zero_based_8(field: &'static str, count: u16) -> u8 {
     let Some(value) = value else { panic!("{field} says 1 to 256, not {count}") };
     value
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,12 +7,23 @@
 
 use core::fmt;
 
+mod ana;
 mod discovery;
+mod effects;
+mod error;
+mod health;
 
+pub use ana::{ANA_HEADER_SIZE, AnaGroup, AnaHeader, AnaState};
 pub use discovery::{
     AddressFamily, DISCOVERY_ENTRY_SIZE, DISCOVERY_HEADER_SIZE, DiscoveryEntry, DiscoveryHeader,
     EntryFlags, SecureChannel, SecurityType, SubsystemType, TransportAddress, TransportType,
 };
+pub use effects::{
+    CommandEffect, CommandEffects, EffectsLog, FeatureEffect, FeatureEffects, LogPageSupport,
+    SUPPORTED_LOG_PAGES_SIZE, SupportedLogPages,
+};
+pub use error::{ERROR_ENTRY_SIZE, ErrorEntry, ErrorLocation};
+pub use health::{CriticalWarning, FirmwareSlots, Health};
 
 /// A log page identifier (5.1.12, Figure 202).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,8 +50,15 @@ impl LogId {
     pub const DISCOVERY: Self = Self(0x70);
 }
 
+/// In the Changed Attached Namespace List, the first entry when there are more changes than it has
+/// room for (5.1.12.1.5). The list is a [`NamespaceList`](crate::identify::NamespaceList).
+pub const CHANGED_NAMESPACES_OVERFLOW: fathom_units::Nsid = fathom_units::Nsid::BROADCAST;
+
 impl fmt::Debug for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LogId({:02x}h)", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,3 +45,6 @@ pub const PORT: u16 = 4420;
 pub const ADMIN_CAPSULE_DATA_MAX: u32 = 8192;
 /// The smallest MAXH2CDATA that a controller should have, in bytes (TCP 3.6.2.3).
 pub const MAX_H2C_DATA_MIN: u32 = 4096;
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@
 //! written unless the pool is accepted.
 //!
 //! - [`attack`] draws attacks from a seed, [`targets`] takes them from a fuzzer (`tests/fuzz`).
+//! - `wire` has the targets for what comes from a connection, which nothing protects at all.
 //! - A failing seed prints itself and replays exactly.
 
 pub mod image;
@@ -20,3 +21,4 @@ pub mod image;
 pub mod attack;
 pub mod life;
 pub mod targets;
+mod wire;

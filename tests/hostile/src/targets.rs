@@ -1,6 +1,7 @@
-//! What a fuzzer runs: a target for each decoder of the format, and one for opening a pool.
+//! What a fuzzer runs: a target for each decoder of the format, one for opening a pool, and those of
+//! [`crate::wire`].
 //!
-//! Each makes the checksum right, so that a fuzzer gets past it, and panics when something is
+//! Each of the format makes the checksum right, so that a fuzzer gets past it, and panics when something is
 //! wrong: when what was decoded does not encode and decode to itself, or when a pool that opens
 //! does not live. `tests/fuzz` has an executable for each; its own tests run them on the stable
 //! toolchain, too.
@@ -21,6 +22,7 @@ use uuid::Uuid;
 use crate::{
     attack,
     image::{Image, put},
+    wire,
 };
 
 /// The longest input that a target looks at, in bytes.
@@ -59,6 +61,30 @@ pub const TARGETS: &[Target] = &[
     Target { name: "op_settled", run: operation::<12>, seeds: operation_seeds::<12> },
     Target { name: "payload", run: payload, seeds: payload_seeds },
     Target { name: "open", run: open, seeds: open_seeds },
+    Target { name: "pdu", run: wire::pdu, seeds: wire::pdu_seeds },
+    Target { name: "initialize", run: wire::initialize, seeds: wire::initialize_seeds },
+    Target { name: "command", run: wire::command, seeds: wire::command_seeds },
+    Target { name: "connect_data", run: wire::connect_data, seeds: wire::connect_data_seeds },
+    Target {
+        name: "identify_controller",
+        run: wire::identify_controller,
+        seeds: wire::identify_controller_seeds,
+    },
+    Target {
+        name: "identify_namespace",
+        run: wire::identify_namespace,
+        seeds: wire::identify_namespace_seeds,
+    },
+    Target { name: "identify_lists", run: wire::identify_lists, seeds: wire::identify_lists_seeds },
+    Target {
+        name: "identify_command_set",
+        run: wire::identify_command_set,
+        seeds: wire::identify_command_set_seeds,
+    },
+    Target { name: "log_discovery", run: wire::log_discovery, seeds: wire::log_discovery_seeds },
+    Target { name: "log_ana", run: wire::log_ana, seeds: wire::log_ana_seeds },
+    Target { name: "log_pages", run: wire::log_pages, seeds: wire::log_pages_seeds },
+    Target { name: "feature_data", run: wire::feature_data, seeds: wire::feature_data_seeds },
 ];
 
 /// The target called `name`.

@@ -251,10 +251,15 @@ impl<const N: usize> Ascii<N> {
         Some(Self(field))
     }
 
-    /// The text without the spaces at its end. Bytes that are not printable, which only a
-    /// controller that breaks the rules sends, become question marks.
-    fn from_field(field: [u8; N]) -> Self {
+    /// The text in a field. Bytes that are not printable, which only a controller that breaks the
+    /// rules sends, become question marks.
+    pub fn from_field(field: [u8; N]) -> Self {
         Self(field.map(|byte| if (0x20..=0x7E).contains(&byte) { byte } else { b'?' }))
+    }
+
+    /// The field, with the spaces that fill it.
+    pub const fn as_field(&self) -> &[u8; N] {
+        &self.0
     }
 
     /// The text without the spaces at its end.

@@ -1,0 +1,7 @@
+//! Fuzzes Identify Controller.
+
+#![no_main]
+
+use fathom_test_hostile::targets::target;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| target("identify_controller").run(bytes));

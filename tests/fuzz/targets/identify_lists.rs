@@ -1,0 +1,7 @@
+//! Fuzzes the lists that Identify returns.
+
+#![no_main]
+
+use fathom_test_hostile::targets::target;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| target("identify_lists").run(bytes));

@@ -1,0 +1,7 @@
+//! Fuzzes ICReq and ICResp.
+
+#![no_main]
+
+use fathom_test_hostile::targets::target;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| target("initialize").run(bytes));

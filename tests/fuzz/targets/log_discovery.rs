@@ -1,0 +1,7 @@
+//! Fuzzes the Discovery log page.
+
+#![no_main]
+
+use fathom_test_hostile::targets::target;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| target("log_discovery").run(bytes));
