@@ -1,0 +1,351 @@
+//! A host that speaks the protocol, one command at a time or as bytes.
+
+use fathom_nvme::{
+    Completion, Nqn, Status, SubmissionEntry,
+    admin::{AdminCommand, SetFeatures},
+    fabrics::{
+        Connect, ConnectAttributes, ConnectData, Connected, HostId, PropertyGet, PropertySet,
+    },
+    feature::{FeatureId, NumberOfQueues},
+    nvm::{NvmCommand, Range, Transfer},
+    property::{Configuration, ControllerStatus, PropertySize},
+    sgl::SglDescriptor,
+    tcp::{
+        Alignment, C2hData, CapsuleCommand, CapsuleResponse, DataDigest, Digests, H2cData,
+        HEADER_MAX, IC_SIZE, Inbound, InitializeRequest, InitializeResponse, Outbound, PduType,
+        R2t, Receiver, TERMINATE_MAX,
+    },
+};
+use fathom_target::target::ConnectionId;
+use fathom_units::{BlockCount, Cid, Cntlid, Lba, Nsid, Qid};
+
+use crate::rig::{Rig, VOLUME, nqn};
+
+/// What the target sends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Received {
+    /// C2HData and its data.
+    Data(C2hData, Vec<u8>),
+    /// R2T.
+    R2t(R2t),
+    /// A response capsule.
+    Completion(Completion),
+    /// FES and FEI.
+    Terminated(u16, u32),
+}
+
+/// One connection from the host's side.
+pub struct Host {
+    /// The connection.
+    pub id: ConnectionId,
+    /// The digests that it has.
+    pub digests: Digests,
+    /// The host's name.
+    pub host: Nqn,
+    /// The host's identifier.
+    pub host_id: HostId,
+    /// The controller that it has.
+    pub controller: Cntlid,
+    outbound: Outbound,
+    inbound: Inbound,
+    next_cid: u16,
+}
+
+/// What a command came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// The response.
+    pub completion: Completion,
+    /// The data that came before it.
+    pub data: Vec<u8>,
+}
+
+impl Host {
+    /// Opens a connection and agrees upon the transport.
+    pub fn open(rig: &mut Rig, digests: Digests) -> Self {
+        let id = rig.open();
+        let request = InitializeRequest { alignment: Alignment::NONE, digests, r2t_max: 1 };
+        rig.send(id, &request.encode());
+        let response: Vec<u8> = rig.peers.get_mut(&id).expect("open").output.drain(..).collect();
+        let response: [u8; IC_SIZE] = response.try_into().expect("an ICResp and nothing else");
+        let response = InitializeResponse::decode(&response, digests).expect("it is sound");
+        assert_eq!(response.digests, digests);
+        Self {
+            id,
+            digests,
+            host: nqn("nqn.2026-01.io.fathom:host"),
+            host_id: HostId([9; 16]),
+            controller: Cntlid::DYNAMIC,
+            outbound: Outbound { digests, alignment: response.alignment },
+            inbound: Inbound {
+                receiver: Receiver::Host,
+                digests,
+                alignment: Alignment::NONE,
+                capsule_data_max: 0,
+                data_max: 1 << 24,
+            },
+            next_cid: 100,
+        }
+    }
+
+    /// A connection that is the admin queue of an enabled controller of the volume.
+    pub fn admin(rig: &mut Rig) -> Self {
+        Self::admin_of(rig, Digests::default(), VOLUME)
+    }
+
+    /// The same with digests, of any subsystem.
+    pub fn admin_of(rig: &mut Rig, digests: Digests, subsystem: &str) -> Self {
+        let mut host = Self::open(rig, digests);
+        let reply = host.connect(rig, subsystem, Qid::ADMIN, 0);
+        assert_eq!(reply.status, Status::SUCCESS);
+        host.controller = Connected::from_result(reply.result).controller;
+        host.enable(rig);
+        host
+    }
+
+    /// A controller of the volume and one of its I/O queues.
+    pub fn pair(rig: &mut Rig, digests: Digests) -> (Self, Self) {
+        let mut admin = Self::admin_of(rig, digests, VOLUME);
+        admin.grant_queues(rig);
+        let io = admin.io(rig, Qid(1));
+        (admin, io)
+    }
+
+    /// Asks for four I/O queues.
+    ///
+    /// # Panics
+    ///
+    /// When they are not granted.
+    pub fn grant_queues(&mut self, rig: &mut Rig) {
+        let queues = NumberOfQueues { submission: 4, completion: 4 };
+        let set = SetFeatures::new(FeatureId::NUMBER_OF_QUEUES, queues.encode());
+        let reply = self.command(rig, AdminCommand::SetFeatures(set).entry(), &[]);
+        assert_eq!(reply.completion.status, Status::SUCCESS);
+        assert_eq!(NumberOfQueues::decode(reply.completion.dword0()), queues);
+    }
+
+    /// An I/O queue of this controller.
+    pub fn io(&self, rig: &mut Rig, qid: Qid) -> Self {
+        let mut io = Self::open(rig, self.digests);
+        io.controller = self.controller;
+        let completion = io.connect(rig, VOLUME, qid, 0);
+        assert_eq!(completion.status, Status::SUCCESS, "queue {qid:?}");
+        io
+    }
+
+    /// Sends a Connect and waits for its answer.
+    pub fn connect(
+        &mut self,
+        rig: &mut Rig,
+        subsystem: &str,
+        qid: Qid,
+        keep_alive_ms: u32,
+    ) -> Completion {
+        let attributes = ConnectAttributes::empty();
+        let connect = Connect { qid, sq_entries: 32, attributes, keep_alive_ms };
+        self.send_connect(rig, subsystem, connect);
+        match self.receive(rig).as_slice() {
+            [Received::Completion(completion)] => *completion,
+            other => panic!("a Connect was answered with {other:?}"),
+        }
+    }
+
+    /// Sends a Connect.
+    pub fn send_connect(&mut self, rig: &mut Rig, subsystem: &str, connect: Connect) {
+        let data = ConnectData {
+            host_id: self.host_id,
+            controller: self.controller,
+            subsystem: nqn(subsystem),
+            host: self.host,
+        };
+        let entry = connect.entry().with_sgl(SglDescriptor::in_capsule(1024));
+        let cid = self.cid();
+        self.send_capsule(rig, entry.with_cid(cid), &data.encode());
+    }
+
+    /// Enables the controller.
+    pub fn enable(&mut self, rig: &mut Rig) {
+        let configuration = Configuration {
+            enable: true,
+            io_submission_entry_size: Configuration::IOSQES,
+            io_completion_entry_size: Configuration::IOCQES,
+            ..Configuration::DISABLED
+        };
+        self.configure(rig, configuration);
+        assert!(self.status(rig).ready);
+    }
+
+    /// Sets the controller's configuration.
+    pub fn configure(&mut self, rig: &mut Rig, configuration: Configuration) {
+        let value = configuration.encode().into();
+        let set = PropertySet { size: PropertySize::Four, offset: 0x14, value };
+        let reply = self.command(rig, set.entry(), &[]);
+        assert_eq!(reply.completion.status, Status::SUCCESS);
+    }
+
+    /// The controller's status.
+    pub fn status(&mut self, rig: &mut Rig) -> ControllerStatus {
+        let get = PropertyGet { size: PropertySize::Four, offset: 0x1C };
+        let reply = self.command(rig, get.entry(), &[]);
+        ControllerStatus::decode(reply.completion.dword0())
+    }
+
+    /// A CID that was not used before.
+    pub fn cid(&mut self) -> Cid {
+        self.next_cid += 1;
+        Cid(self.next_cid)
+    }
+
+    /// The bytes of a command capsule.
+    pub fn capsule(&self, entry: SubmissionEntry, data: &[u8]) -> Vec<u8> {
+        let mut header = [0; HEADER_MAX];
+        let length = u32::try_from(data.len()).expect("short");
+        let head = CapsuleCommand::encode(&entry, length, &self.outbound, &mut header);
+        self.with_data(&header[..head], data)
+    }
+
+    fn with_data(&self, head: &[u8], data: &[u8]) -> Vec<u8> {
+        let mut bytes = head.to_vec();
+        bytes.extend_from_slice(data);
+        if self.digests.data && !data.is_empty() {
+            let mut digest = DataDigest::new();
+            digest.update(data);
+            bytes.extend_from_slice(&digest.to_bytes());
+        }
+        bytes
+    }
+
+    /// Sends a command capsule.
+    pub fn send_capsule(&mut self, rig: &mut Rig, entry: SubmissionEntry, data: &[u8]) {
+        let bytes = self.capsule(entry, data);
+        rig.send(self.id, &bytes);
+    }
+
+    /// The bytes of an H2CData.
+    pub fn h2c_data(&self, pdu: &H2cData, data: &[u8]) -> Vec<u8> {
+        let mut header = [0; HEADER_MAX];
+        let head = pdu.encode(&self.outbound, &mut header);
+        self.with_data(&header[..head], data)
+    }
+
+    /// Sends a command, its data as the target asks for it, and waits for its answer.
+    pub fn command(&mut self, rig: &mut Rig, entry: SubmissionEntry, data: &[u8]) -> Reply {
+        let cid = self.cid();
+        self.send_capsule(rig, entry.with_cid(cid), &[]);
+        self.finish(rig, cid, data)
+    }
+
+    /// The same with its data in the capsule.
+    pub fn command_in_capsule(
+        &mut self,
+        rig: &mut Rig,
+        entry: SubmissionEntry,
+        data: &[u8],
+    ) -> Reply {
+        let cid = self.cid();
+        let sgl = SglDescriptor::in_capsule(u32::try_from(data.len()).expect("short"));
+        self.send_capsule(rig, entry.with_cid(cid).with_sgl(sgl), data);
+        self.finish(rig, cid, &[])
+    }
+
+    /// Receives until command `cid` is answered, and gives `data` to its R2T.
+    pub fn finish(&mut self, rig: &mut Rig, cid: Cid, data: &[u8]) -> Reply {
+        let mut read = Vec::new();
+        for _ in 0..3 {
+            for received in self.receive(rig) {
+                match received {
+                    Received::Data(pdu, bytes) => {
+                        assert_eq!((pdu.cid, pdu.offset as usize), (cid, read.len()));
+                        read.extend(bytes);
+                    }
+                    Received::R2t(r2t) => {
+                        assert_eq!((r2t.cid, r2t.offset), (cid, 0));
+                        self.answer_r2t(rig, &r2t, data);
+                    }
+                    Received::Completion(completion) => {
+                        assert_eq!(completion.cid, cid);
+                        return Reply { completion, data: read };
+                    }
+                    Received::Terminated(..) => panic!("the connection was ended"),
+                }
+            }
+        }
+        panic!("{cid:?} was not answered");
+    }
+
+    /// Sends the data that an R2T asks for, in two pieces if it can be.
+    pub fn answer_r2t(&mut self, rig: &mut Rig, r2t: &R2t, data: &[u8]) {
+        let first = data.len() / 8 * 4;
+        let pieces = [(0, &data[..first]), (first, &data[first..])];
+        for (offset, piece) in pieces.into_iter().filter(|(_, piece)| !piece.is_empty()) {
+            let pdu = H2cData {
+                cid: r2t.cid,
+                transfer_tag: r2t.transfer_tag,
+                offset: u32::try_from(offset).expect("short"),
+                length: u32::try_from(piece.len()).expect("short"),
+                last: offset + piece.len() == data.len(),
+            };
+            let bytes = self.h2c_data(&pdu, piece);
+            rig.send(self.id, &bytes);
+        }
+    }
+
+    /// The PDUs that the target has sent.
+    pub fn receive(&mut self, rig: &mut Rig) -> Vec<Received> {
+        let output: Vec<u8> = rig.peers.get_mut(&self.id).expect("open").output.drain(..).collect();
+        let mut rest = output.as_slice();
+        let mut received = Vec::new();
+        while !rest.is_empty() {
+            let frame = self.inbound.frame(rest.first_chunk().expect("a common header"));
+            let frame = frame.expect("the target breaks no rule");
+            let (pdu, next) = rest.split_at(frame.length());
+            frame.check_header(pdu).expect("the header digest is right");
+            let data = &pdu[frame.data_offset()..][..frame.data_length() as usize];
+            if frame.has_data_digest() {
+                let mut digest = DataDigest::new();
+                digest.update(data);
+                assert_eq!(pdu[pdu.len() - 4..], digest.to_bytes());
+            }
+            received.push(match frame.kind() {
+                PduType::C2hData => {
+                    Received::Data(C2hData::decode(&frame, pdu).expect("sound"), data.to_vec())
+                }
+                PduType::R2t => Received::R2t(R2t::decode(&frame, pdu).expect("sound")),
+                PduType::CapsuleResponse => {
+                    Received::Completion(CapsuleResponse::decode(&frame, pdu))
+                }
+                PduType::C2hTerminate => {
+                    assert!(pdu.len() <= TERMINATE_MAX);
+                    let status = u16::from_le_bytes([pdu[8], pdu[9]]);
+                    let information = u32::from_le_bytes([pdu[10], pdu[11], pdu[12], pdu[13]]);
+                    Received::Terminated(status, information)
+                }
+                other => panic!("{other} from a target"),
+            });
+            rest = next;
+        }
+        received
+    }
+
+    // I/O.
+
+    /// Writes blocks of 4096 bytes.
+    pub fn write(&mut self, rig: &mut Rig, lba: u64, data: &[u8]) -> Status {
+        let entry = NvmCommand::Write(transfer(lba, data.len())).entry(Nsid(1));
+        let sgl = SglDescriptor::transport(u32::try_from(data.len()).expect("short"));
+        self.command(rig, entry.with_sgl(sgl), data).completion.status
+    }
+
+    /// Reads blocks of 4096 bytes.
+    pub fn read(&mut self, rig: &mut Rig, lba: u64, blocks: u64) -> Reply {
+        let bytes = usize::try_from(blocks * 4096).expect("short");
+        let entry = NvmCommand::Read(transfer(lba, bytes)).entry(Nsid(1));
+        let sgl = SglDescriptor::transport(u32::try_from(bytes).expect("short"));
+        self.command(rig, entry.with_sgl(sgl), &[])
+    }
+}
+
+/// A range of so many bytes in blocks of 4096.
+pub fn transfer(lba: u64, bytes: usize) -> Transfer {
+    Transfer::new(Range { lba: Lba(lba), blocks: BlockCount((bytes / 4096) as u64) })
+}
