@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fathom_block::{Error, Operation, Request, RequestId};
@@ -42,8 +42,7 @@ fn files(paths: &[PathBuf]) -> Members {
 }
 
 fn existing(paths: &[PathBuf]) -> Members {
-    let member = |path: &PathBuf| Member::open(path, LONG).expect("it is free");
-    Members(paths.iter().map(member).collect())
+    Members::open(paths, LONG).expect("they are free")
 }
 
 fn new_pool(members: usize) -> NewPool {
@@ -290,5 +289,32 @@ fn the_metadata_of_a_sparse_file_has_its_space_from_the_start() {
     // All but the clusters, and what lies idle around the labels.
     let metadata = 64 * MIB - capacity.physical.0;
     assert!(taken + 2 * MIB >= metadata && taken <= metadata, "{taken} of {metadata} bytes");
+    running.stop();
+}
+
+#[test]
+fn the_locks_of_all_members_are_waited_for_under_one_deadline() {
+    let folder = folder("deadline");
+    let paths = [folder.join("a"), folder.join("b"), folder.join("c")];
+    let running = loops();
+    let pool = start(&running, Opened::create(files(&paths), &new_pool(3)).expect("a new pool"));
+    let wait = Duration::from_millis(200);
+    let began = Instant::now();
+    let refused = Members::open(&paths, wait).expect_err("the pool has them");
+    assert!(matches!(refused, DeviceError::InUse { ref path, .. } if *path == paths[0]));
+    assert!(began.elapsed() >= wait, "it was waited for");
+    // While one of them is still held, the others are not kept.
+    pool.retire();
+    let mut members = Members::open(&paths, LONG).expect("the pool gives them up");
+    members.0.drain(..2);
+    let began = Instant::now();
+    let refused = Members::open(&paths, wait).expect_err("the third is held");
+    assert!(matches!(refused, DeviceError::InUse { ref path, .. } if *path == paths[2]));
+    assert!(began.elapsed() < 2 * wait, "one deadline for all");
+    Members::open(&paths[..2], Duration::ZERO).expect("they were unlocked again");
+    drop(members);
+    let opened =
+        Opened::open(Members::open(&paths, LONG).expect("all are free"), Default::default());
+    opened.expect("it opens");
     running.stop();
 }

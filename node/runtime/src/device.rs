@@ -291,6 +291,22 @@ impl DeviceFile {
         }
         Ok(fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, length)?)
     }
+
+    /// Whether all of its space is set aside. A block device has its space.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say.
+    pub fn is_allocated(&self) -> Result<bool, DeviceError> {
+        /// The unit of `st_blocks`, whatever the file system's is.
+        const UNIT: u64 = 512;
+        if self.kind == Kind::BlockDevice {
+            return Ok(true);
+        }
+        let what = "its allocated space";
+        let unknown = |source| DeviceError::Unknown { path: self.path.clone(), what, source };
+        Ok(self.file.metadata().map_err(unknown)?.blocks() * UNIT >= self.size)
+    }
 }
 
 impl AsFd for DeviceFile {

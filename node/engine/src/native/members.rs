@@ -6,7 +6,11 @@
 //! - A member file that has room to grow gets the space of its metadata first. So a file system that
 //!   fills up later is a full pool and not a broken one.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fathom_lvs::{
     CreateError, Medium, MediumError, NewPool, OpenError, OpenOptions, Opening,
@@ -123,6 +127,18 @@ impl Memory {
 pub struct Members(pub Vec<Member>);
 
 impl Members {
+    /// Opens and locks the devices of a pool, in this order, all of them within `wait`: a daemon that
+    /// was killed keeps its devices until the kernel has finished its last request.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot be used, and why. Those before it are unlocked again.
+    pub fn open(paths: &[PathBuf], wait: Duration) -> Result<Self, DeviceError> {
+        let began = Instant::now();
+        let open = |path: &PathBuf| Member::open(path, wait.saturating_sub(began.elapsed()));
+        Ok(Self(paths.iter().map(open).collect::<Result<_, _>>()?))
+    }
+
     fn failed(
         &self,
         slot: usize,
@@ -258,6 +274,24 @@ impl Opened {
     /// What opening found: log entries that were replayed, and blocks that a power cut took back.
     pub fn recovered(&self) -> (u64, u64) {
         (self.opening.replayed, self.opening.taken_back)
+    }
+
+    /// Whether nobody else can take the space of its members: each is a block device or memory, or a
+    /// file all of which is set aside. On a sparse file a thick volume has its clusters of the pool,
+    /// but their space on the file system is not promised.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be asked.
+    pub fn has_its_space(&self) -> Result<bool, DeviceError> {
+        for member in &self.members.0 {
+            if let Member::Device(file) = member
+                && !file.is_allocated()?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether everything is gone when the process ends.
