@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::mpsc::RecvTimeoutError,
     time::{Duration, Instant},
 };
 
@@ -10,7 +11,8 @@ use fathom_block::{Error, Operation, Request, RequestId};
 use fathom_engine::native::{
     handle::PoolHandle,
     members::{Member, Members, Memory, Opened, PoolError},
-    message::{CallError, PoolMessage},
+    message::{CallError, PoolEvent, PoolMessage},
+    pool::SUBSCRIBERS_MAX,
 };
 use fathom_lvs::{
     CreateError, Health, NewMember, NewPool, NewSnapshot, NewVolume, OpenOptions,
@@ -317,4 +319,52 @@ fn the_locks_of_all_members_are_waited_for_under_one_deadline() {
         Opened::open(Members::open(&paths, LONG).expect("all are free"), Default::default());
     opened.expect("it opens");
     running.stop();
+}
+
+#[test]
+fn subscribers_are_told_what_changes_and_too_many_are_turned_away() {
+    let running = loops();
+    let members = Members(vec![Member::Memory(Memory::new(32 * MIB))]);
+    let mut new = new_pool(1);
+    new.record.watermark_high_percent = 50;
+    new.record.watermark_low_percent = 40;
+    let pool = start(&running, Opened::create(members, &new).expect("a new pool"));
+    let events = pool.subscribe(16);
+    let slow = pool.subscribe(1);
+    let volume = create_volume(&pool, 7, 64 * MIB, 4096);
+    let mut block = 0;
+    let full = loop {
+        let data = filled(16 * 4096, 1);
+        let write = Operation::Write { fua: false };
+        match pool.request(volume, write, Lba(block), BlockCount(16), data) {
+            Ok(_) => block += 16,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full, Error::CapacityExceeded);
+    pool.call(move |store| store.delete_volume(volume)).expect("it is deleted");
+    let expected = [
+        PoolEvent::Fill(fathom_lvs::Event::Overcommitted),
+        PoolEvent::Fill(fathom_lvs::Event::AboveHighWatermark),
+        PoolEvent::Fill(fathom_lvs::Event::Full),
+        PoolEvent::Fill(fathom_lvs::Event::NotOvercommitted),
+    ];
+    for event in expected {
+        assert_eq!(events.next(LONG), Ok(event));
+    }
+    let rest: Vec<_> = (0..3).map(|_| events.next(LONG).expect("it is told")).collect();
+    for event in [
+        PoolEvent::Fill(fathom_lvs::Event::BelowLowWatermark),
+        PoolEvent::Fill(fathom_lvs::Event::NotFull),
+        PoolEvent::Reclaimed,
+    ] {
+        assert!(rest.contains(&event), "{event:?} in {rest:?}");
+    }
+    assert_eq!(slow.next(LONG), Ok(PoolEvent::Missed));
+    let taken: Vec<_> = (2..SUBSCRIBERS_MAX).map(|_| pool.subscribe(1)).collect();
+    let one_more = pool.subscribe(1);
+    assert_eq!(one_more.next(LONG), Err(RecvTimeoutError::Disconnected));
+    assert_eq!(taken[0].next(Duration::ZERO), Err(RecvTimeoutError::Timeout));
+    running.stop();
+    assert_eq!(taken[0].next(LONG), Err(RecvTimeoutError::Disconnected));
 }

@@ -11,7 +11,9 @@ use fathom_units::{BlockCount, Lba};
 
 use super::{
     members::Opened,
-    message::{Answer, CallError, CarriesPool, FromThread, PoolMessage, Reply},
+    message::{
+        Answer, CallError, CarriesPool, Events, FromThread, PoolMessage, Reply, subscription,
+    },
     pool::Pool,
 };
 
@@ -61,9 +63,26 @@ impl<M: CarriesPool> PoolHandle<M> {
         &self,
         call: impl FnOnce(&mut Store) -> Result<Ticket, Refused> + Send + 'static,
     ) -> Result<(), CallError> {
+        let answered = self.begin_call(call);
+        answered.recv().unwrap_or(Err(CallError::Closed))
+    }
+
+    /// Begins an administrative call. Its end comes through the channel, which ends without it when
+    /// the pool is closed.
+    pub fn begin_call(
+        &self,
+        call: impl FnOnce(&mut Store) -> Result<Ticket, Refused> + Send + 'static,
+    ) -> Receiver<Result<(), CallError>> {
         let (answer, answered) = sync_channel(1);
         self.send(FromThread::Call { call: Box::new(call), answer });
-        answered.recv().unwrap_or(Err(CallError::Closed))
+        answered
+    }
+
+    /// Has what changes about the pool told, with room for so many events that were not taken yet.
+    pub fn subscribe(&self, waiting: usize) -> Events {
+        let (subscriber, events) = subscription(waiting);
+        self.send(FromThread::Subscribe(subscriber));
+        events
     }
 
     /// Looks at the store. `None` when the pool is closed.

@@ -3,7 +3,14 @@
 //! A request takes its data along and brings it back with the answer; so nobody else has it
 //! meanwhile, on whichever loop he is.
 
-use std::sync::mpsc::SyncSender;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    time::Duration,
+};
 
 use fathom_block::{Error, Request, RequestId};
 use fathom_lvs::{Failed, Refused, Store, Ticket, geometry::ObjectId};
@@ -93,8 +100,68 @@ pub enum FromThread {
     },
     /// A look at the store.
     Look(Look),
+    /// Tell what changes about the pool.
+    Subscribe(Subscriber),
     /// The pool shall finish what it has and retire.
     Retire,
+}
+
+/// Something about a pool has changed. Nothing has to be done for the pool to go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PoolEvent {
+    /// How full it is.
+    Fill(fathom_lvs::Event),
+    /// What was deleted has been reclaimed, as far as that is possible now.
+    Reclaimed,
+    /// More has changed than was waited for: a look at the store says what is so now.
+    Missed,
+}
+
+/// The end of a subscription that a pool has. It never waits for the other end.
+pub struct Subscriber {
+    to: SyncSender<PoolEvent>,
+    missed: Arc<AtomicBool>,
+}
+
+/// The end of a subscription that is told.
+pub struct Events {
+    told: Receiver<PoolEvent>,
+    missed: Arc<AtomicBool>,
+}
+
+/// A subscription of which `waiting` events may not have been taken yet.
+pub fn subscription(waiting: usize) -> (Subscriber, Events) {
+    let (to, told) = sync_channel(waiting.max(1));
+    let missed = Arc::new(AtomicBool::new(false));
+    (Subscriber { to, missed: Arc::clone(&missed) }, Events { told, missed })
+}
+
+impl Subscriber {
+    /// Tells an event, or notes that it was missed. False when nobody listens any more.
+    pub(crate) fn tell(&self, event: PoolEvent) -> bool {
+        let Err(error) = self.to.try_send(event) else { return true };
+        if matches!(error, TrySendError::Full(_)) {
+            // Noted before it is tried again: whoever makes room sees the note after that.
+            self.missed.store(true, Ordering::SeqCst);
+            let again = self.to.try_send(event);
+            return !matches!(again, Err(TrySendError::Disconnected(_)));
+        }
+        false
+    }
+}
+
+impl Events {
+    /// Waits for the next event, for so long at most.
+    ///
+    /// # Errors
+    ///
+    /// When none has come, or none will because the pool is closed or has too many subscribers.
+    pub fn next(&self, wait: Duration) -> Result<PoolEvent, RecvTimeoutError> {
+        if self.missed.swap(false, Ordering::SeqCst) {
+            return Ok(PoolEvent::Missed);
+        }
+        self.told.recv_timeout(wait)
+    }
 }
 
 /// Why a call did not do what it was asked.
@@ -128,3 +195,26 @@ impl Message for PoolMessage {
 pub trait CarriesPool: Message + From<PoolMessage> + TryInto<PoolMessage> {}
 
 impl<M: Message + From<PoolMessage> + TryInto<PoolMessage>> CarriesPool for M {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    #[test]
+    fn what_is_missed_is_told_and_the_pool_never_waits() {
+        let (subscriber, events) = subscription(2);
+        assert_eq!(events.next(NOW), Err(RecvTimeoutError::Timeout));
+        let full = PoolEvent::Fill(fathom_lvs::Event::Full);
+        for _ in 0..5 {
+            assert!(subscriber.tell(full));
+        }
+        let told: Vec<_> = std::iter::from_fn(|| events.next(NOW).ok()).collect();
+        assert_eq!(told, [PoolEvent::Missed, full, full]);
+        assert!(subscriber.tell(PoolEvent::Reclaimed));
+        assert_eq!(events.next(NOW), Ok(PoolEvent::Reclaimed));
+        drop(events);
+        assert!(!subscriber.tell(full), "nobody listens");
+    }
+}

@@ -11,6 +11,7 @@
 //!   entries share a write of the log.
 //! - An I/O that the ring has no room for waits here, in order. As many can wait as the requests
 //!   that were accepted ask for.
+//! - What changes about the pool is told to subscribers, for which it never waits.
 //! - A request that does not fit its data is answered and never reaches the store.
 //! - On [`Event::Stop`] the pool answers `NotReady` to what is new, finishes what it has and
 //!   retires; then its devices are unlocked.
@@ -35,7 +36,7 @@ use fathom_units::Monotonic;
 use super::{
     data::{Asker, Over, Requests},
     members::{Member, Memory, Opened},
-    message::{Answer, CallError, CarriesPool, FromThread, PoolMessage},
+    message::{Answer, CallError, CarriesPool, FromThread, PoolEvent, PoolMessage, Subscriber},
 };
 
 /// How often one turn pumps the store, where members answer at once.
@@ -44,6 +45,8 @@ const PUMPS: usize = 16;
 const NO_REQUEST: u64 = u32::MAX as u64;
 /// Requests that a pool takes in at once.
 pub const REQUESTS_MAX: usize = 1 << 20;
+/// Who may be told what changes about a pool, at once.
+pub const SUBSCRIBERS_MAX: usize = 16;
 
 enum Place {
     File(FileKey),
@@ -57,6 +60,7 @@ pub struct Pool<M> {
     places: Vec<Option<Place>>,
     requests: Requests,
     calls: BTreeMap<Ticket, SyncSender<Result<(), CallError>>>,
+    subscribers: Vec<Subscriber>,
     /// I/Os that the ring had no room for.
     waiting: VecDeque<MemberIo>,
     in_flight: usize,
@@ -96,6 +100,7 @@ impl<M: CarriesPool> Pool<M> {
             places,
             requests: Requests::default(),
             calls: BTreeMap::new(),
+            subscribers: Vec::new(),
             waiting: VecDeque::new(),
             in_flight: 0,
             timer: None,
@@ -123,6 +128,12 @@ impl<M: CarriesPool> Pool<M> {
                 }
             }
             PoolMessage::Thread(FromThread::Look(look)) => look(&self.store),
+            PoolMessage::Thread(FromThread::Subscribe(subscriber)) => {
+                // One too many is dropped, by which the other end sees that nothing will come.
+                if self.subscribers.len() < SUBSCRIBERS_MAX {
+                    self.subscribers.push(subscriber);
+                }
+            }
             PoolMessage::Thread(FromThread::Retire) => self.stopping = true,
             PoolMessage::Answer(answer) => {
                 debug_assert!(false, "a pool asks nothing, and got the answer {answer:?}");
@@ -247,8 +258,8 @@ impl<M: CarriesPool> Pool<M> {
                     let over = self.requests.complete(id, result);
                     over.into_iter().for_each(|over| answer_to(over, context));
                 }
-                // The state says the same to whoever looks.
-                Action::Event(_) | Action::Reclaimed => {}
+                Action::Event(event) => self.tell(PoolEvent::Fill(event)),
+                Action::Reclaimed => self.tell(PoolEvent::Reclaimed),
                 Action::Done { ticket, result } => {
                     if let Some(answer) = self.calls.remove(&ticket) {
                         let _ = answer.try_send(result.map_err(CallError::from));
@@ -257,6 +268,10 @@ impl<M: CarriesPool> Pool<M> {
             }
         }
         ended
+    }
+
+    fn tell(&mut self, event: PoolEvent) {
+        self.subscribers.retain(|subscriber| subscriber.tell(event));
     }
 
     /// Whether the I/O has ended.
