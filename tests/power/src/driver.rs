@@ -1,29 +1,21 @@
 //! A driver of the store on device files, as the daemon opens them.
 //!
-//! Member I/Os are given out in a random order: as plain system calls, each complete before the
-//! next, or to an event loop of the runtime, all of them at once.
+//! Member I/Os are done in a random order, as plain system calls, each complete before the next.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, IoSlice},
-    sync::{
-        Arc,
-        mpsc::{self, Receiver, Sender},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use fathom_block::{Completion, RequestId};
 use fathom_lvs::{
-    Action, Failed, IoData, IoError, IoKind, IoToken, Medium, MediumError, MemberIo, OpenOptions,
-    Opening, Payloads, Refused, Store, Ticket, Wake,
+    Action, Failed, IoData, IoError, IoKind, Medium, MediumError, MemberIo, OpenOptions, Payloads,
+    Refused, Store, Ticket, Wake,
     geometry::{MemberIndex, ObjectId},
 };
 use fathom_runtime::device::DeviceFile;
-use fathom_test_fuse::{
-    WAIT_MAX,
-    ring::{Asked, Opened, Outcome, Ring},
-};
 use fathom_test_sim::{
     pool::{new_snapshot, new_volume},
     rig::STEPS_MAX,
@@ -78,24 +70,10 @@ impl Payloads for Data {
     }
 }
 
-/// How member I/Os are done.
-enum Way {
-    /// By plain system calls, one after another. A FUA write is `RWF_DSYNC` or a write and a
-    /// flush, by turns.
-    Plain(Members),
-    /// By an event loop, all that there are at once.
-    Loop {
-        ring: Ring,
-        under: BTreeMap<IoToken, MemberIo>,
-        sender: Sender<(IoToken, Outcome)>,
-        ended: Receiver<(IoToken, Outcome)>,
-    },
-}
-
 /// An open pool and what drives it.
 pub struct Driver {
     store: Store,
-    way: Way,
+    members: Members,
     slots: BTreeMap<MemberIndex, usize>,
     data: Data,
     pending: Vec<MemberIo>,
@@ -115,29 +93,11 @@ impl Driver {
     ///
     /// When that is refused or fails.
     pub fn plain(mut members: Members, random: Random) -> Result<Self, String> {
-        let opening = open(&mut members)?;
-        Ok(Self::new(opening, Way::Plain(members), random))
-    }
-
-    /// Opens the pool on these members and drives it by an event loop of the runtime, with many
-    /// I/Os under way.
-    ///
-    /// # Errors
-    ///
-    /// When that is refused or fails.
-    pub fn on_a_loop(mut members: Members, random: Random) -> Result<Self, String> {
-        let opening = open(&mut members)?;
-        let files = members.0.into_iter().map(|file| -> Opened { file }).collect();
-        let ring = Ring::over(files).map_err(|error| error.to_string())?;
-        let (sender, ended) = mpsc::channel();
-        let way = Way::Loop { ring, under: BTreeMap::new(), sender, ended };
-        Ok(Self::new(opening, way, random))
-    }
-
-    fn new(opening: Opening, way: Way, random: Random) -> Self {
-        Self {
+        let opening = fathom_lvs::open(&mut members, OpenOptions::default());
+        let opening = opening.map_err(|error| error.to_string())?;
+        Ok(Self {
             store: opening.store,
-            way,
+            members,
             slots: opening.members,
             data: Data::default(),
             pending: Vec::new(),
@@ -146,14 +106,7 @@ impl Driver {
             random,
             now: Monotonic(0),
             wake: Wake::Now,
-        }
-    }
-
-    fn object(&self, device: u128) -> Result<ObjectId, String> {
-        let volume = self.store.volumes().find(|record| record.uuid.as_u128() == device);
-        let snapshot = self.store.snapshots().find(|record| record.uuid.as_u128() == device);
-        let object = volume.map(|record| record.id).or(snapshot.map(|record| record.id));
-        object.ok_or_else(|| format!("device {device:x} is gone"))
+        })
     }
 
     fn pump(&mut self) -> Result<(), String> {
@@ -192,21 +145,11 @@ impl Driver {
         Ok(())
     }
 
-    /// Does a member I/O, or waits for one to end, if there is any; and lets the store go on.
+    /// Does a member I/O, if there is any, and lets the store go on.
     fn step(&mut self) -> Result<(), String> {
-        match self.way {
-            Way::Plain(_) => {
-                if let Some(mut io) = self.draw() {
-                    let result = self.execute(&mut io);
-                    self.report(io, result);
-                }
-            }
-            Way::Loop { .. } => {
-                while let Some(io) = self.draw() {
-                    self.begin_io(io);
-                }
-                self.wait_for_an_end()?;
-            }
+        if let Some(mut io) = self.draw() {
+            let result = self.execute(&mut io);
+            self.report(io, result);
         }
         self.pump()
     }
@@ -241,8 +184,7 @@ impl Driver {
     }
 
     fn execute(&mut self, io: &mut MemberIo) -> io::Result<()> {
-        let Way::Plain(members) = &self.way else { unreachable!("only called so") };
-        let file = &members.0[self.slots[&io.member]];
+        let file = &self.members.0[self.slots[&io.member]];
         let (offset, kind) = (io.offset.0, io.kind);
         let bytes = Self::bytes(&mut self.data, io);
         match kind {
@@ -261,100 +203,75 @@ impl Driver {
         }
     }
 
-    fn begin_io(&mut self, mut io: MemberIo) {
-        let Way::Loop { ring, under, sender, .. } = &mut self.way else {
-            unreachable!("only called so")
-        };
-        let (offset, length, token) = (io.offset.0, io.length, io.token);
-        let asked = match io.kind {
-            IoKind::Flush => Asked::Flush,
-            IoKind::Read => Asked::Read { offset, length },
-            IoKind::Write { fua } => {
-                let bytes = Self::bytes(&mut self.data, &mut io).to_vec();
-                Asked::Write { offset, bytes, fua }
-            }
-        };
-        let sender = sender.clone();
-        ring.begin(self.slots[&io.member], asked, move |outcome| {
-            // A driver that is gone is a daemon that died.
-            let _ = sender.send((token, outcome));
-        });
-        under.insert(token, io);
-    }
-
-    /// Waits for an I/O to end, if one is under way.
-    fn wait_for_an_end(&mut self) -> Result<(), String> {
-        let Way::Loop { under, ended, .. } = &mut self.way else { unreachable!("only called so") };
-        if under.is_empty() {
-            return Ok(());
-        }
-        let (token, outcome) = ended
-            .recv_timeout(WAIT_MAX)
-            .map_err(|_| format!("none of {} I/Os ends in {WAIT_MAX:?}", under.len()))?;
-        let mut io = under.remove(&token).ok_or("an I/O ended twice")?;
-        if let (IoKind::Read, Ok(bytes)) = (io.kind, &outcome) {
-            Self::bytes(&mut self.data, &mut io).copy_from_slice(bytes);
-        }
-        let result = outcome.map(drop).map_err(|errno| io::Error::from_raw_os_error(errno.0));
-        self.report(io, result);
-        Ok(())
-    }
-
-    fn has_io(&self) -> bool {
-        let under = match &self.way {
-            Way::Plain(_) => 0,
-            Way::Loop { under, .. } => under.len(),
-        };
-        under + self.pending.len() > 0
-    }
-
     fn is_quiet(&self) -> bool {
-        !self.has_io() && self.wake == Wake::OnEvent && self.store.is_idle()
-    }
-
-    fn begin(&mut self, call: &Call) -> Result<Result<Ticket, Refused>, String> {
-        Ok(match call {
-            Call::Create(volume) => {
-                let mut new = new_volume(volume.uuid, volume.bytes, volume.block_size);
-                new.record.flags.thick = volume.thick;
-                new.record.flags.write_cache_off = volume.write_cache_off;
-                new.source = volume.source.map(|source| self.object(source)).transpose()?;
-                self.store.create_volume(new)
-            }
-            Call::Snapshot(pairs) => {
-                let new: Result<Vec<_>, String> = pairs
-                    .iter()
-                    .map(|&(volume, uuid)| Ok(new_snapshot(self.object(volume)?, uuid)))
-                    .collect();
-                self.store.create_snapshots(new?)
-            }
-            Call::Delete(uuid) => {
-                let object = self.object(*uuid)?;
-                if self.store.volumes().any(|record| record.uuid.as_u128() == *uuid) {
-                    self.store.delete_volume(object)
-                } else {
-                    self.store.delete_snapshot(object)
-                }
-            }
-            Call::RollBack { volume, snapshot } => {
-                let (volume, snapshot) = (self.object(*volume)?, self.object(*snapshot)?);
-                self.store.rollback(volume, snapshot)
-            }
-            Call::Grow { volume, bytes } => {
-                let volume = self.object(*volume)?;
-                self.store.resize_volume(volume, *bytes)
-            }
-        })
+        self.pending.is_empty() && self.wake == Wake::OnEvent && self.store.is_idle()
     }
 }
 
-fn open(members: &mut Members) -> Result<Opening, String> {
-    fathom_lvs::open(members, OpenOptions::default()).map_err(|error| error.to_string())
+/// The volume or snapshot of this UUID.
+pub(crate) fn object(store: &Store, device: u128) -> Result<ObjectId, String> {
+    let volume = store.volumes().find(|record| record.uuid.as_u128() == device);
+    let snapshot = store.snapshots().find(|record| record.uuid.as_u128() == device);
+    let object = volume.map(|record| record.id).or(snapshot.map(|record| record.id));
+    object.ok_or_else(|| format!("device {device:x} is gone"))
+}
+
+/// Makes a call.
+pub(crate) fn begin(store: &mut Store, call: &Call) -> Result<Result<Ticket, Refused>, String> {
+    Ok(match call {
+        Call::Create(volume) => {
+            let mut new = new_volume(volume.uuid, volume.bytes, volume.block_size);
+            new.record.flags.thick = volume.thick;
+            new.record.flags.write_cache_off = volume.write_cache_off;
+            new.source = volume.source.map(|source| object(store, source)).transpose()?;
+            store.create_volume(new)
+        }
+        Call::Snapshot(pairs) => {
+            let new: Result<Vec<_>, String> = pairs
+                .iter()
+                .map(|&(volume, uuid)| Ok(new_snapshot(object(store, volume)?, uuid)))
+                .collect();
+            store.create_snapshots(new?)
+        }
+        Call::Delete(uuid) => {
+            let object = object(store, *uuid)?;
+            if store.volumes().any(|record| record.uuid.as_u128() == *uuid) {
+                store.delete_volume(object)
+            } else {
+                store.delete_snapshot(object)
+            }
+        }
+        Call::RollBack { volume, snapshot } => {
+            let (volume, snapshot) = (object(store, *volume)?, object(store, *snapshot)?);
+            store.rollback(volume, snapshot)
+        }
+        Call::Grow { volume, bytes } => {
+            let volume = object(store, *volume)?;
+            store.resize_volume(volume, *bytes)
+        }
+    })
+}
+
+/// All volumes and snapshots.
+pub(crate) fn devices(store: &Store) -> Vec<Device> {
+    let volumes: BTreeMap<ObjectId, u32> =
+        store.volumes().map(|record| (record.id, record.logical_block_size)).collect();
+    let tips = store.volumes().filter(|record| record.tip.is_some()).map(|record| Device {
+        uuid: record.uuid.as_u128(),
+        bytes: record.size.0,
+        block_size: record.logical_block_size,
+    });
+    let snapshots = store.snapshots().map(|record| Device {
+        uuid: record.uuid.as_u128(),
+        bytes: record.size.0,
+        block_size: volumes[&record.volume],
+    });
+    tips.chain(snapshots).collect()
 }
 
 impl Subject for Driver {
     fn submit(&mut self, request: Request) -> Result<(), String> {
-        let object = self.object(request.device)?;
+        let object = object(&self.store, request.device)?;
         let id = RequestId(request.id);
         self.data.0.insert(id, request.data);
         let (lba, blocks) = (Lba(request.first), BlockCount(request.blocks));
@@ -364,7 +281,7 @@ impl Subject for Driver {
     }
 
     fn call(&mut self, call: &Call) -> Result<(), String> {
-        match self.begin(call)? {
+        match begin(&mut self.store, call)? {
             Ok(ticket) => self.call = Some(ticket),
             Err(refused) => {
                 self.answers.push_back(Answer::Call(Ended::Refused(refused.to_string())));
@@ -394,19 +311,6 @@ impl Subject for Driver {
     }
 
     fn devices(&mut self) -> Result<Vec<Device>, String> {
-        let volumes: BTreeMap<ObjectId, u32> =
-            self.store.volumes().map(|record| (record.id, record.logical_block_size)).collect();
-        let tips =
-            self.store.volumes().filter(|record| record.tip.is_some()).map(|record| Device {
-                uuid: record.uuid.as_u128(),
-                bytes: record.size.0,
-                block_size: record.logical_block_size,
-            });
-        let snapshots = self.store.snapshots().map(|record| Device {
-            uuid: record.uuid.as_u128(),
-            bytes: record.size.0,
-            block_size: volumes[&record.volume],
-        });
-        Ok(tips.chain(snapshots).collect())
+        Ok(devices(&self.store))
     }
 }

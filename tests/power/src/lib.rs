@@ -12,9 +12,9 @@
 //! any two requests to the disks, the disks and the journal are set aside together. [`verify`]
 //! then crashes these disks in every way, opens the pool from them and compares.
 //!
-//! - What drives the store is behind [`subject::Subject`]: here a [`driver`] of plain system calls
-//!   and one on an event loop; whatever else runs the store takes its place without a change to
-//!   workload, journal or verification.
+//! - What drives the store is behind [`subject::Subject`]: a [`driver`] of plain system calls, and the
+//!   native engine's [`pool`] on an event loop; whatever else runs the store takes its place without
+//!   a change to workload, journal or verification.
 //! - A journal is taken while no request is answered. So what it calls acknowledged was so
 //!   before the crash, and what reached a disk before the crash was asked for in it.
 //! - A seed decides the workload, the moments and the crashes. Where the subject has threads,
@@ -29,3 +29,4 @@ pub mod verify;
 pub mod history;
 
 pub mod driver;
+pub mod pool;

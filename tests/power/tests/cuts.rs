@@ -3,12 +3,13 @@
 //! `FATHOM_CUTS` says at how many moments each test sets the disks aside and crashes them in
 //! every way (240 by default), `FATHOM_SEED` runs the history of just one seed. With plain system
 //! calls a history is made by one thread, so that a seed repeats it, but for what the kernel
-//! splits differently. On an event loop many requests are under way and the order of their ends
+//! splits differently. In the engine's pool many requests are under way and the order of their ends
 //! depends on time, so that a seed repeats it only statistically: run it again some times.
 
 use fathom_test_power::{
     driver::Driver,
     history::{Open, Order, Summary, run},
+    pool::EnginePool,
 };
 
 /// Moments in one history.
@@ -50,11 +51,10 @@ fn every_moment_of_plain_system_calls_leaves_what_was_promised() {
 }
 
 #[test]
-fn every_moment_on_an_event_loop_leaves_what_was_promised() {
-    let test = "every_moment_on_an_event_loop_leaves_what_was_promised";
-    let total = run_all(test, Order::Random, &|members, random| {
-        Ok(Box::new(Driver::on_a_loop(members, random)?))
-    });
+fn every_moment_of_the_engines_pool_leaves_what_was_promised() {
+    let test = "every_moment_of_the_engines_pool_leaves_what_was_promised";
+    let total =
+        run_all(test, Order::Random, &|members, _| Ok(Box::new(EnginePool::open(members)?)));
     // The one before which the moment comes always is.
     let others = total.verified.under_way - total.moments;
     assert!(others > total.moments / 4, "others are under way at a moment: {total:?}");
