@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, ops::RangeInclusive};
 
-use fathom_nvme::Nqn;
+pub use fathom_nvme::Nqn;
 use fathom_units::Nsid;
 use uuid::Uuid;
 

@@ -21,6 +21,30 @@ use fathom_units::{BlockCount, Cid, Cntlid, Lba, Nsid, Qid};
 
 use crate::rig::{Rig, VOLUME, nqn};
 
+/// What is between a host and the target.
+pub trait Wire {
+    /// Opens a connection.
+    fn open(&mut self) -> ConnectionId;
+    /// Sends bytes on it.
+    fn send(&mut self, id: ConnectionId, bytes: &[u8]);
+    /// What the target has sent, in whole PDUs; on a network, waits for one.
+    fn receive(&mut self, id: ConnectionId) -> Vec<u8>;
+}
+
+impl Wire for Rig {
+    fn open(&mut self) -> ConnectionId {
+        self.open()
+    }
+
+    fn send(&mut self, id: ConnectionId, bytes: &[u8]) {
+        self.send(id, bytes);
+    }
+
+    fn receive(&mut self, id: ConnectionId) -> Vec<u8> {
+        self.peers.get_mut(&id).expect("it is open").output.drain(..).collect()
+    }
+}
+
 /// What the target sends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Received {
@@ -62,11 +86,11 @@ pub struct Reply {
 
 impl Host {
     /// Opens a connection and agrees upon the transport.
-    pub fn open(rig: &mut Rig, digests: Digests) -> Self {
-        let id = rig.open();
+    pub fn open(wire: &mut impl Wire, digests: Digests) -> Self {
+        let id = wire.open();
         let request = InitializeRequest { alignment: Alignment::NONE, digests, r2t_max: 1 };
-        rig.send(id, &request.encode());
-        let response: Vec<u8> = rig.peers.get_mut(&id).expect("open").output.drain(..).collect();
+        wire.send(id, &request.encode());
+        let response = wire.receive(id);
         let response: [u8; IC_SIZE] = response.try_into().expect("an ICResp and nothing else");
         let response = InitializeResponse::decode(&response, digests).expect("it is sound");
         assert_eq!(response.digests, digests);
@@ -89,25 +113,25 @@ impl Host {
     }
 
     /// A connection that is the admin queue of an enabled controller of the volume.
-    pub fn admin(rig: &mut Rig) -> Self {
-        Self::admin_of(rig, Digests::default(), VOLUME)
+    pub fn admin(wire: &mut impl Wire) -> Self {
+        Self::admin_of(wire, Digests::default(), VOLUME)
     }
 
     /// The same with digests, of any subsystem.
-    pub fn admin_of(rig: &mut Rig, digests: Digests, subsystem: &str) -> Self {
-        let mut host = Self::open(rig, digests);
-        let reply = host.connect(rig, subsystem, Qid::ADMIN, 0);
+    pub fn admin_of(wire: &mut impl Wire, digests: Digests, subsystem: &str) -> Self {
+        let mut host = Self::open(wire, digests);
+        let reply = host.connect(wire, subsystem, Qid::ADMIN, 0);
         assert_eq!(reply.status, Status::SUCCESS);
         host.controller = Connected::from_result(reply.result).controller;
-        host.enable(rig);
+        host.enable(wire);
         host
     }
 
     /// A controller of the volume and one of its I/O queues.
-    pub fn pair(rig: &mut Rig, digests: Digests) -> (Self, Self) {
-        let mut admin = Self::admin_of(rig, digests, VOLUME);
-        admin.grant_queues(rig);
-        let io = admin.io(rig, Qid(1));
+    pub fn pair(wire: &mut impl Wire, digests: Digests) -> (Self, Self) {
+        let mut admin = Self::admin_of(wire, digests, VOLUME);
+        admin.grant_queues(wire);
+        let io = admin.io(wire, Qid(1));
         (admin, io)
     }
 
@@ -116,19 +140,19 @@ impl Host {
     /// # Panics
     ///
     /// When they are not granted.
-    pub fn grant_queues(&mut self, rig: &mut Rig) {
+    pub fn grant_queues(&mut self, wire: &mut impl Wire) {
         let queues = NumberOfQueues { submission: 4, completion: 4 };
         let set = SetFeatures::new(FeatureId::NUMBER_OF_QUEUES, queues.encode());
-        let reply = self.command(rig, AdminCommand::SetFeatures(set).entry(), &[]);
+        let reply = self.command(wire, AdminCommand::SetFeatures(set).entry(), &[]);
         assert_eq!(reply.completion.status, Status::SUCCESS);
         assert_eq!(NumberOfQueues::decode(reply.completion.dword0()), queues);
     }
 
     /// An I/O queue of this controller.
-    pub fn io(&self, rig: &mut Rig, qid: Qid) -> Self {
-        let mut io = Self::open(rig, self.digests);
+    pub fn io(&self, wire: &mut impl Wire, qid: Qid) -> Self {
+        let mut io = Self::open(wire, self.digests);
         io.controller = self.controller;
-        let completion = io.connect(rig, VOLUME, qid, 0);
+        let completion = io.connect(wire, VOLUME, qid, 0);
         assert_eq!(completion.status, Status::SUCCESS, "queue {qid:?}");
         io
     }
@@ -136,22 +160,22 @@ impl Host {
     /// Sends a Connect and waits for its answer.
     pub fn connect(
         &mut self,
-        rig: &mut Rig,
+        wire: &mut impl Wire,
         subsystem: &str,
         qid: Qid,
         keep_alive_ms: u32,
     ) -> Completion {
         let attributes = ConnectAttributes::empty();
         let connect = Connect { qid, sq_entries: 32, attributes, keep_alive_ms };
-        self.send_connect(rig, subsystem, connect);
-        match self.receive(rig).as_slice() {
+        self.send_connect(wire, subsystem, connect);
+        match self.receive(wire).as_slice() {
             [Received::Completion(completion)] => *completion,
             other => panic!("a Connect was answered with {other:?}"),
         }
     }
 
     /// Sends a Connect.
-    pub fn send_connect(&mut self, rig: &mut Rig, subsystem: &str, connect: Connect) {
+    pub fn send_connect(&mut self, wire: &mut impl Wire, subsystem: &str, connect: Connect) {
         let data = ConnectData {
             host_id: self.host_id,
             controller: self.controller,
@@ -160,33 +184,33 @@ impl Host {
         };
         let entry = connect.entry().with_sgl(SglDescriptor::in_capsule(1024));
         let cid = self.cid();
-        self.send_capsule(rig, entry.with_cid(cid), &data.encode());
+        self.send_capsule(wire, entry.with_cid(cid), &data.encode());
     }
 
     /// Enables the controller.
-    pub fn enable(&mut self, rig: &mut Rig) {
+    pub fn enable(&mut self, wire: &mut impl Wire) {
         let configuration = Configuration {
             enable: true,
             io_submission_entry_size: Configuration::IOSQES,
             io_completion_entry_size: Configuration::IOCQES,
             ..Configuration::DISABLED
         };
-        self.configure(rig, configuration);
-        assert!(self.status(rig).ready);
+        self.configure(wire, configuration);
+        assert!(self.status(wire).ready);
     }
 
     /// Sets the controller's configuration.
-    pub fn configure(&mut self, rig: &mut Rig, configuration: Configuration) {
+    pub fn configure(&mut self, wire: &mut impl Wire, configuration: Configuration) {
         let value = configuration.encode().into();
         let set = PropertySet { size: PropertySize::Four, offset: 0x14, value };
-        let reply = self.command(rig, set.entry(), &[]);
+        let reply = self.command(wire, set.entry(), &[]);
         assert_eq!(reply.completion.status, Status::SUCCESS);
     }
 
     /// The controller's status.
-    pub fn status(&mut self, rig: &mut Rig) -> ControllerStatus {
+    pub fn status(&mut self, wire: &mut impl Wire) -> ControllerStatus {
         let get = PropertyGet { size: PropertySize::Four, offset: 0x1C };
-        let reply = self.command(rig, get.entry(), &[]);
+        let reply = self.command(wire, get.entry(), &[]);
         ControllerStatus::decode(reply.completion.dword0())
     }
 
@@ -216,9 +240,9 @@ impl Host {
     }
 
     /// Sends a command capsule.
-    pub fn send_capsule(&mut self, rig: &mut Rig, entry: SubmissionEntry, data: &[u8]) {
+    pub fn send_capsule(&mut self, wire: &mut impl Wire, entry: SubmissionEntry, data: &[u8]) {
         let bytes = self.capsule(entry, data);
-        rig.send(self.id, &bytes);
+        wire.send(self.id, &bytes);
     }
 
     /// The bytes of an H2CData.
@@ -229,30 +253,30 @@ impl Host {
     }
 
     /// Sends a command, its data as the target asks for it, and waits for its answer.
-    pub fn command(&mut self, rig: &mut Rig, entry: SubmissionEntry, data: &[u8]) -> Reply {
+    pub fn command(&mut self, wire: &mut impl Wire, entry: SubmissionEntry, data: &[u8]) -> Reply {
         let cid = self.cid();
-        self.send_capsule(rig, entry.with_cid(cid), &[]);
-        self.finish(rig, cid, data)
+        self.send_capsule(wire, entry.with_cid(cid), &[]);
+        self.finish(wire, cid, data)
     }
 
     /// The same with its data in the capsule.
     pub fn command_in_capsule(
         &mut self,
-        rig: &mut Rig,
+        wire: &mut impl Wire,
         entry: SubmissionEntry,
         data: &[u8],
     ) -> Reply {
         let cid = self.cid();
         let sgl = SglDescriptor::in_capsule(u32::try_from(data.len()).expect("short"));
-        self.send_capsule(rig, entry.with_cid(cid).with_sgl(sgl), data);
-        self.finish(rig, cid, &[])
+        self.send_capsule(wire, entry.with_cid(cid).with_sgl(sgl), data);
+        self.finish(wire, cid, &[])
     }
 
     /// Receives until command `cid` is answered, and gives `data` to its R2T.
-    pub fn finish(&mut self, rig: &mut Rig, cid: Cid, data: &[u8]) -> Reply {
+    pub fn finish(&mut self, wire: &mut impl Wire, cid: Cid, data: &[u8]) -> Reply {
         let mut read = Vec::new();
         for _ in 0..3 {
-            for received in self.receive(rig) {
+            for received in self.receive(wire) {
                 match received {
                     Received::Data(pdu, bytes) => {
                         assert_eq!((pdu.cid, pdu.offset as usize), (cid, read.len()));
@@ -260,7 +284,7 @@ impl Host {
                     }
                     Received::R2t(r2t) => {
                         assert_eq!((r2t.cid, r2t.offset), (cid, 0));
-                        self.answer_r2t(rig, &r2t, data);
+                        self.answer_r2t(wire, &r2t, data);
                     }
                     Received::Completion(completion) => {
                         assert_eq!(completion.cid, cid);
@@ -274,7 +298,7 @@ impl Host {
     }
 
     /// Sends the data that an R2T asks for, in two pieces if it can be.
-    pub fn answer_r2t(&mut self, rig: &mut Rig, r2t: &R2t, data: &[u8]) {
+    pub fn answer_r2t(&mut self, wire: &mut impl Wire, r2t: &R2t, data: &[u8]) {
         let first = data.len() / 8 * 4;
         let pieces = [(0, &data[..first]), (first, &data[first..])];
         for (offset, piece) in pieces.into_iter().filter(|(_, piece)| !piece.is_empty()) {
@@ -286,13 +310,13 @@ impl Host {
                 last: offset + piece.len() == data.len(),
             };
             let bytes = self.h2c_data(&pdu, piece);
-            rig.send(self.id, &bytes);
+            wire.send(self.id, &bytes);
         }
     }
 
     /// The PDUs that the target has sent.
-    pub fn receive(&mut self, rig: &mut Rig) -> Vec<Received> {
-        let output: Vec<u8> = rig.peers.get_mut(&self.id).expect("open").output.drain(..).collect();
+    pub fn receive(&mut self, wire: &mut impl Wire) -> Vec<Received> {
+        let output = wire.receive(self.id);
         let mut rest = output.as_slice();
         let mut received = Vec::new();
         while !rest.is_empty() {
@@ -330,18 +354,18 @@ impl Host {
     // I/O.
 
     /// Writes blocks of 4096 bytes.
-    pub fn write(&mut self, rig: &mut Rig, lba: u64, data: &[u8]) -> Status {
+    pub fn write(&mut self, wire: &mut impl Wire, lba: u64, data: &[u8]) -> Status {
         let entry = NvmCommand::Write(transfer(lba, data.len())).entry(Nsid(1));
         let sgl = SglDescriptor::transport(u32::try_from(data.len()).expect("short"));
-        self.command(rig, entry.with_sgl(sgl), data).completion.status
+        self.command(wire, entry.with_sgl(sgl), data).completion.status
     }
 
     /// Reads blocks of 4096 bytes.
-    pub fn read(&mut self, rig: &mut Rig, lba: u64, blocks: u64) -> Reply {
+    pub fn read(&mut self, wire: &mut impl Wire, lba: u64, blocks: u64) -> Reply {
         let bytes = usize::try_from(blocks * 4096).expect("short");
         let entry = NvmCommand::Read(transfer(lba, bytes)).entry(Nsid(1));
         let sgl = SglDescriptor::transport(u32::try_from(bytes).expect("short"));
-        self.command(rig, entry.with_sgl(sgl), &[])
+        self.command(wire, entry.with_sgl(sgl), &[])
     }
 }
 

@@ -334,6 +334,9 @@ fn carry_out(content: &mut [u8], request: &Request, memory: &mut [u8]) -> Result
     if request.operation == Operation::Flush {
         return Ok(());
     }
+    if request.blocks.0 == 0 {
+        return Err(Error::InvalidField);
+    }
     let end = request.lba.0.checked_add(request.blocks.0).ok_or(Error::LbaOutOfRange)?;
     if end > content.len() as u64 / BLOCK {
         return Err(Error::LbaOutOfRange);

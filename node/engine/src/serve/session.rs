@@ -1,0 +1,402 @@
+//! One connection: a socket, a [`Connection`], and the memory of its slots.
+//!
+//! ```text
+//!   socket --Received--> inbox --> Connection --> requests --> Pool
+//!              Filled --> memory ^                              |
+//!   socket <--slices, bytes------+<----------- Answer ----------+
+//! ```
+//!
+//! - What has been received waits here until the connection wants it. While it wants memory that the
+//!   loop does not have, or the host takes its answers too slowly, the socket is paused.
+//! - Data of [`DIRECT_MIN`] bytes or more that has not arrived yet is received into its slot's memory
+//!   by the kernel; what has arrived is copied there once.
+//! - Messages that another loop has no room for wait here, in order. There are never more of them
+//!   than the queue has slots.
+//! - The session retires when its connection has finished and its socket is closed.
+
+use std::{collections::VecDeque, time::Duration};
+
+use fathom_block::RequestId;
+use fathom_runtime::{
+    Actor, Address, Birth, Buffer, Context, Event, Slice, TimerKey,
+    net::{Close, Connection as TcpConnection, Flow, SocketEvent, SocketKey, SocketOptions},
+};
+use fathom_target::{
+    connection::{Action, Connection, Limits, Slot, Stage, Want},
+    export::DeviceId,
+    target::{ConnectionId, Portal},
+};
+
+use super::message::{CarriesServe, Route, Routes, ServeMessage};
+use crate::native::message::{Answer as PoolAnswer, PoolMessage};
+
+/// From how many bytes on the kernel is asked to put data into its place.
+const DIRECT_MIN: usize = 32 << 10;
+/// How often a session looks again for memory that the loop did not have.
+const MEMORY_RETRY: Duration = Duration::from_micros(200);
+/// How long the last answers of a connection that ends may take to be sent.
+const LINGER: Duration = Duration::from_secs(5);
+
+const RETRY_TIMER: u64 = 1;
+const DEADLINE_TIMER: u64 = 2;
+
+/// The actor of one connection.
+pub struct Session<M> {
+    id: ConnectionId,
+    hub: Address,
+    reached: Portal,
+    connection: Connection,
+    routes: Routes,
+    /// None when it is closed.
+    socket: Option<SocketKey>,
+    inbox: VecDeque<Slice>,
+    /// By the number of the slot.
+    memory: Vec<Option<Buffer>>,
+    /// The slot whose memory the kernel fills, and the part of it.
+    filling: Option<(Slot, usize, usize)>,
+    /// Much waits to be sent.
+    high: bool,
+    paused: bool,
+    /// It waits for memory.
+    retry: Option<TimerKey>,
+    /// Messages that their loops had no room for.
+    outbox: VecDeque<(Address, M)>,
+    finished: bool,
+}
+
+impl<M: CarriesServe> Session<M> {
+    /// Gives a connection a session on the loop on which this is called. A connection that cannot
+    /// be adopted is closed.
+    pub fn birth(
+        tcp: TcpConnection,
+        id: ConnectionId,
+        hub: Address,
+        limits: Limits,
+        options: SocketOptions,
+    ) -> Birth<M> {
+        Box::new(move |context: &mut Context<'_, M>| {
+            let local = tcp.local();
+            let connection = Connection::new(limits, context.now());
+            let socket = context.adopt(tcp, &options, 0).ok();
+            match connection.deadline() {
+                Some(deadline) if socket.is_some() => {
+                    context.set_timer(deadline, DEADLINE_TIMER);
+                }
+                _ => context.at_next_turn(),
+            }
+            Box::new(Self {
+                id,
+                hub,
+                reached: Portal { address: local.ip(), port: local.port() },
+                connection,
+                routes: Routes::default(),
+                socket,
+                inbox: VecDeque::new(),
+                memory: Vec::new(),
+                filling: None,
+                high: false,
+                paused: false,
+                retry: None,
+                outbox: VecDeque::new(),
+                finished: false,
+            })
+        })
+    }
+
+    // The socket.
+
+    fn socket_event(&mut self, event: SocketEvent, context: &mut Context<'_, M>) {
+        match event {
+            SocketEvent::Received(slice) => self.inbox.push_back(slice),
+            SocketEvent::Filled(buffer) => {
+                let (slot, offset, length) = self.filling.take().expect("it was asked for");
+                self.connection.received_data(&buffer[offset..offset + length]);
+                self.memory[usize::from(slot.0)] = Some(buffer);
+            }
+            SocketEvent::Drained => self.high = false,
+            SocketEvent::EndOfStream => {
+                self.filling = None;
+                self.connection.lost();
+            }
+            SocketEvent::Closed(_) => {
+                self.socket = None;
+                self.filling = None;
+                self.connection.lost();
+            }
+            SocketEvent::Accepted(_)
+            | SocketEvent::NotAccepted(_)
+            | SocketEvent::Connected { .. } => {
+                unreachable!("the socket is a connection")
+            }
+        }
+        self.work(context);
+    }
+
+    /// Takes what has arrived as far as possible, and does what follows from it.
+    fn work(&mut self, context: &mut Context<'_, M>) {
+        loop {
+            self.act(context);
+            if self.filling.is_some() || self.high || !self.take_some(context) {
+                break;
+            }
+        }
+        self.act(context);
+        self.pace(context);
+        self.retire_if_done(context);
+    }
+
+    /// Takes one step with what has arrived. Returns whether there may be another.
+    fn take_some(&mut self, context: &mut Context<'_, M>) -> bool {
+        match self.connection.want() {
+            Want::Memory { slot, length } => self.find_memory(slot, length, context),
+            Want::Bytes => {
+                let Some(slice) = self.inbox.front_mut() else { return false };
+                let taken = self.connection.receive(slice);
+                self.advance(taken);
+                true
+            }
+            Want::Data { slot, offset, length } => {
+                let place = &mut self.memory[usize::from(slot.0)];
+                let Some(slice) = self.inbox.front() else {
+                    let Some(socket) = self.socket.filter(|_| length >= DIRECT_MIN) else {
+                        return false;
+                    };
+                    let buffer = place.take().expect("memory was granted before");
+                    self.filling = Some((slot, offset, length));
+                    context.receive_into(socket, buffer, offset..offset + length);
+                    return false;
+                };
+                let taken = slice.len().min(length);
+                let memory = place.as_mut().expect("memory was granted before");
+                memory[offset..offset + taken].copy_from_slice(&slice[..taken]);
+                self.connection.received_data(&slice[..taken]);
+                self.advance(taken);
+                true
+            }
+            Want::Patience => false,
+            Want::Nothing => {
+                self.inbox.clear();
+                false
+            }
+        }
+    }
+
+    fn advance(&mut self, taken: usize) {
+        let slice = self.inbox.front_mut().expect("it was just looked at");
+        slice.advance(taken);
+        if slice.is_empty() {
+            self.inbox.pop_front();
+        }
+    }
+
+    fn find_memory(&mut self, slot: Slot, length: usize, context: &mut Context<'_, M>) -> bool {
+        let Some(buffer) = context.buffer(length) else {
+            if self.retry.is_none() {
+                let at = context.now() + MEMORY_RETRY;
+                self.retry = context.set_timer(at, RETRY_TIMER);
+                if self.retry.is_none() {
+                    context.at_next_turn();
+                }
+            }
+            return false;
+        };
+        let index = usize::from(slot.0);
+        if self.memory.len() <= index {
+            self.memory.resize_with(index + 1, || None);
+        }
+        self.memory[index] = Some(buffer);
+        self.connection.memory_granted();
+        true
+    }
+
+    /// Pauses the socket while what it brings cannot be taken.
+    fn pace(&mut self, context: &mut Context<'_, M>) {
+        let Some(socket) = self.socket else { return };
+        let full = self.high || !self.inbox.is_empty();
+        if full == self.paused || self.filling.is_some() {
+            return;
+        }
+        self.paused = full;
+        match full {
+            true => context.pause(socket),
+            false => context.resume(socket),
+        }
+    }
+
+    // What the connection wants done.
+
+    fn act(&mut self, context: &mut Context<'_, M>) {
+        while let Some(action) = self.connection.next_action() {
+            match action {
+                Action::Send(send) => {
+                    self.send_bytes(send.head(), context);
+                    if let Some((slot, length)) = send.data {
+                        let buffer = self.memory[usize::from(slot.0)].take();
+                        let buffer = buffer.expect("the answer to a read has data");
+                        self.send_slice(buffer.share(0..length), context);
+                    }
+                    self.send_bytes(send.tail(), context);
+                }
+                Action::SendBytes(bytes) => self.send_bytes(&bytes, context),
+                Action::Submit { slot, device, request } => {
+                    let data = match request.operation.data_bytes(1) {
+                        0 => None,
+                        _ => self.memory[usize::from(slot.0)].take(),
+                    };
+                    let Route { pool, object } = self.route(device);
+                    let submit = PoolMessage::Submit { object, request, data };
+                    self.post(pool, submit.into(), context);
+                }
+                Action::Release(slot) => self.memory[usize::from(slot.0)] = None,
+                Action::Connect(request) => {
+                    let (connection, reached) = (self.id, self.reached);
+                    let connect = ServeMessage::Connect { connection, request, reached };
+                    self.post(self.hub, connect.into(), context);
+                }
+                Action::Command(request) => {
+                    let command = ServeMessage::Command { connection: self.id, request };
+                    self.post(self.hub, command.into(), context);
+                }
+                Action::Lost(loss) => {
+                    let lost = ServeMessage::Lost { connection: self.id, loss };
+                    self.post(self.hub, lost.into(), context);
+                }
+                Action::Finished => {
+                    self.finished = true;
+                    let finished = ServeMessage::Finished { connection: self.id };
+                    self.post(self.hub, finished.into(), context);
+                    self.memory.clear();
+                    if let Some(socket) = self.socket {
+                        context.close(socket, Close::Gracefully { by: context.now() + LINGER });
+                    }
+                }
+            }
+        }
+    }
+
+    fn route(&self, device: DeviceId) -> Route {
+        let found = self.routes.iter().find(|(id, _)| *id == device);
+        found.expect("the admission brought the routes of its namespaces").1
+    }
+
+    /// Sends a message, or has it wait behind those that wait already.
+    fn post(&mut self, to: Address, message: M, context: &mut Context<'_, M>) {
+        if !self.outbox.is_empty() {
+            return self.outbox.push_back((to, message));
+        }
+        if let Err(unsent) = context.send(to, message) {
+            self.unsent(to, unsent, context);
+        }
+    }
+
+    fn unsent(
+        &mut self,
+        to: Address,
+        unsent: fathom_runtime::Unsent<M>,
+        context: &mut Context<'_, M>,
+    ) {
+        match unsent {
+            fathom_runtime::Unsent::Full(message) => {
+                self.outbox.push_front((to, message));
+                context.at_next_turn();
+            }
+            // The loop of the pool or the hub has ended: nothing can be served any more.
+            fathom_runtime::Unsent::Gone(message) => {
+                if let Some(answer) = message.undeliverable() {
+                    self.message(answer, context);
+                }
+            }
+        }
+    }
+
+    fn send_bytes(&mut self, bytes: &[u8], context: &mut Context<'_, M>) {
+        let Some(socket) = self.socket.filter(|_| !bytes.is_empty()) else { return };
+        // A socket that cannot send tells its end by itself.
+        self.high |= matches!(context.send_bytes(socket, bytes), Ok(Flow::High));
+    }
+
+    fn send_slice(&mut self, slice: Slice, context: &mut Context<'_, M>) {
+        let Some(socket) = self.socket else { return };
+        self.high |= matches!(context.send_slice(socket, slice), Ok(Flow::High));
+    }
+
+    // Messages.
+
+    fn message(&mut self, message: M, context: &mut Context<'_, M>) {
+        let message = match TryInto::<ServeMessage>::try_into(message) {
+            Ok(message) => message,
+            Err(message) => {
+                if let Ok(PoolMessage::Answer(answer)) = message.try_into() {
+                    self.answered(answer);
+                }
+                return self.work(context);
+            }
+        };
+        match message {
+            ServeMessage::Admit { admission, routes } => {
+                self.routes = routes;
+                self.connection.admit(*admission);
+            }
+            ServeMessage::Refuse(answer) => self.connection.refuse(answer),
+            ServeMessage::Answer(slot, answer) => self.connection.answer(slot, &answer),
+            ServeMessage::End => self.connection.end(),
+            _ => debug_assert!(false, "a message that no session understands"),
+        }
+        self.work(context);
+    }
+
+    fn answered(&mut self, answer: PoolAnswer) {
+        let PoolAnswer { id: RequestId(slot), result, data } = answer;
+        let slot = Slot(u16::try_from(slot).expect("the number of a slot"));
+        match data {
+            Some(buffer) => {
+                self.connection.complete(slot, result, &buffer);
+                // What is not needed any more is released by the actions that follow.
+                self.memory[usize::from(slot.0)] = Some(buffer);
+            }
+            None => self.connection.complete(slot, result, &[]),
+        }
+    }
+
+    fn retire_if_done(&mut self, context: &mut Context<'_, M>) {
+        if self.finished && self.socket.is_none() && self.outbox.is_empty() {
+            context.retire();
+        }
+    }
+}
+
+impl<M: CarriesServe> Actor<M> for Session<M> {
+    fn handle(&mut self, event: Event<M>, context: &mut Context<'_, M>) {
+        match event {
+            Event::Socket { event, .. } => self.socket_event(event, context),
+            Event::Message { message, .. } => self.message(message, context),
+            Event::Timer { token: RETRY_TIMER } => {
+                self.retry = None;
+                self.work(context);
+            }
+            Event::Timer { .. } => {
+                self.connection.check_deadline(context.now());
+                self.work(context);
+            }
+            Event::Stop => {
+                self.connection.end();
+                self.work(context);
+            }
+            Event::Completed(_) => unreachable!("a session begins no I/O of files"),
+        }
+    }
+
+    fn turn_ends(&mut self, context: &mut Context<'_, M>) {
+        if self.socket.is_none() && self.connection.stage() == Stage::New {
+            // It was not adopted.
+            self.connection.lost();
+        }
+        while let Some((to, message)) = self.outbox.pop_front() {
+            if let Err(unsent) = context.send(to, message) {
+                self.unsent(to, unsent, context);
+                break;
+            }
+        }
+        self.work(context);
+    }
+}

@@ -1,0 +1,7 @@
+//! Hosts against the running target, on real sockets over loopback.
+//!
+//! - [`node`]: event loops, a pool in memory with a volume, and a target that listens.
+//! - [`network`]: sockets of this process for the host of `tests/target`.
+
+pub mod network;
+pub mod node;
