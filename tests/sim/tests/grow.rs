@@ -333,6 +333,8 @@ fn a_label_that_is_late_is_not_followed_by_a_newer_one() {
     let of_label = |io: &MemberIo| io.member == ONE && labels.contains(&io.offset.0);
     assert_eq!(story.rig.under_way(of_label), 1, "the one that is late, and no other");
     story.rig.settle(&mut story.random);
+    let refused = story.rig.grow_member(MemberIndex(0));
+    assert_eq!(refused, Err(Refused::Member(MemberRefused::NotWhole(ONE))), "until it is opened");
     let mut story = Story::open(story.rig.disks, 4, DEGRADED);
     assert_eq!(story.read(volume, 20), Ok(0xB1));
     assert!(story.rig.now.since(fathom_units::Monotonic(0)) < IO_DEADLINE);
@@ -416,6 +418,39 @@ fn a_crash_at_any_point_of_enlarging_a_member_is_mended_by_calling_again() {
             |story| assert!(story.rig.store.capacity().physical.0 >= before + 3 * CLUSTER),
         );
     }
+}
+
+#[test]
+fn what_a_crash_left_of_the_first_label_does_not_make_a_device_foreign() {
+    let (mut story, _) = story(2);
+    add(&mut story, disk(9, Unwritten::Zero), false).expect("it is empty");
+    story.rig.pump();
+    assert!(story.rig.run_one(|io| io.member == MemberIndex(2)), "its first label");
+    let mut torn = 0;
+    for seed in 0..64 {
+        let mut random = Random::new(seed);
+        let mut disks = story.rig.crash(&mut random, Some(Cut::EachSector));
+        let aside = set_aside(&mut disks);
+        torn += usize::from(aside.iter().any(|disk| {
+            let mut bytes = [0; 4096];
+            disk.clone().read(0, &mut bytes).expect("a healthy disk");
+            bytes.iter().any(|&byte| byte != 0)
+        }));
+        let mut again = Story::open(disks, 5, WHOLE);
+        again.rig.disks.0.extend(aside);
+        let slot = again.rig.disks.0.len() - 1;
+        again.rig.add_member(slot, NEW, false).expect("there is nothing else on it");
+        assert_eq!(again.done(), Ok(()));
+    }
+    assert!(torn > 16, "{torn} labels are torn");
+    let mut disks = story.rig.crash(&mut Random::new(1), None);
+    disks.0[2].write(8192, &[7; 4096], true).expect("a healthy disk");
+    disks.0[2].write(0, &[0; 512], true).expect("a healthy disk");
+    let aside = set_aside(&mut disks);
+    let mut again = Story::open(disks, 5, WHOLE);
+    again.rig.disks.0.extend(aside);
+    let foreign = again.rig.add_member(2, NEW, false);
+    assert!(matches!(foreign, Err(Refused::Member(MemberRefused::Foreign { .. }))), "{foreign:?}");
 }
 
 #[test]
