@@ -26,6 +26,7 @@ use crate::{
     geometry::{BLOCK_LEN, LayerId, LogicalCluster, Lsn, MemberIndex, ObjectId},
     log::{LogStart, Ring},
     map::Fragment,
+    settle::{Place, Proof},
     state::State,
     store::{Route, Store, TaskKey, Work, bits},
 };
@@ -84,6 +85,14 @@ impl Store {
         task.failed |= task.stage != Stage::Done;
     }
 
+    /// What a checkpoint under way says of a member that is lost was not flushed.
+    pub(crate) fn fail_checkpoint(&mut self) {
+        let running = self.tasks.iter().find(|(_, task)| matches!(task.work, Work::Checkpoint(_)));
+        if let Some((key, _)) = running {
+            self.checkpoint_write_failed(key);
+        }
+    }
+
     fn checkpoint_task(&mut self, key: TaskKey) -> &mut CheckpointTask {
         match &mut self.tasks[key].work {
             Work::Checkpoint(task) => task,
@@ -134,7 +143,8 @@ impl Store {
         let index = u32::try_from(task.checksums.len()).expect("slots are bounded");
         // Whatever is appended from here on has a higher LSN than this chunk.
         let lsn = self.log.close();
-        let (payload, next) = capture(&self.state, first);
+        let (payload, next) =
+            capture(&self.state, first, &|place| self.settlement.absent_proofs(place));
         let length = (CHUNK_HEADER + payload.len()).next_multiple_of(BLOCK_LEN);
         let ring = Ring::new(&self.slots[slot_of(generation)]);
         let begin = ring.place(position, length as u64);
@@ -229,14 +239,22 @@ impl Store {
     }
 }
 
+/// What proves the blocks of a fragment whose member is not there, in the order of the Maps.
+pub(crate) type Proofs<'a> = &'a dyn Fn(Place) -> &'a [Proof];
+
 /// The state from key `first` on, as much as fits one chunk, and the key that comes next.
-pub(crate) fn capture(state: &State, first: Key) -> (Vec<u8>, Option<Key>) {
+pub(crate) fn capture(state: &State, first: Key, proofs: Proofs<'_>) -> (Vec<u8>, Option<Key>) {
     let mut chunk = Chunk { blocks: state.blocks(), payload: Vec::new() };
-    let next = capture_objects(state, first, &mut chunk);
+    let next = capture_objects(state, first, proofs, &mut chunk);
     (chunk.payload, next)
 }
 
-fn capture_objects(state: &State, first: Key, chunk: &mut Chunk) -> Option<Key> {
+fn capture_objects(
+    state: &State,
+    first: Key,
+    proofs: Proofs<'_>,
+    chunk: &mut Chunk,
+) -> Option<Key> {
     let key = |class, first| Key { class, first, second: 0 };
     if first.class == Class::Pool {
         chunk.push(&Op::PutPool(state.pool.clone()));
@@ -273,7 +291,7 @@ fn capture_objects(state: &State, first: Key, chunk: &mut Chunk) -> Option<Key> 
     let from = LayerId(u32::try_from(at.0).expect("layer ids are 32 bits"));
     for (&layer, content) in state.layers.range(from..) {
         let begin = if layer == from { LogicalCluster(at.1) } else { LogicalCluster(0) };
-        if let Some(next) = chunk.push_fragments(layer, content.map.iter_from(begin)) {
+        if let Some(next) = chunk.push_fragments(layer, content.map.iter_from(begin), proofs) {
             let first = u64::from(layer.0);
             return Some(Key { class: Class::Fragment, first, second: next.0 });
         }
@@ -314,6 +332,7 @@ impl Chunk {
         &mut self,
         layer: LayerId,
         fragments: impl Iterator<Item = (LogicalCluster, Fragment)>,
+        proofs: Proofs<'_>,
     ) -> Option<LogicalCluster> {
         // An item is never longer than this; runs of full clusters are much shorter.
         let bitmap = usize::from(self.blocks.div_ceil(64)) * 8;
@@ -321,6 +340,15 @@ impl Chunk {
         let mut items = Vec::new();
         let mut left_out = None;
         for (at, fragment) in fragments {
+            let unproved = proofs((layer, at));
+            if !unproved.is_empty() {
+                self.push_items(layer, &mut items);
+                if !self.push_unproved(layer, at, fragment, unproved) {
+                    return Some(at);
+                }
+                room = self.room().saturating_sub(64);
+                continue;
+            }
             let length = match fragment {
                 Fragment { valid, opaque, .. }
                     if opaque.is_empty() && valid.is_full(self.blocks) =>
@@ -337,9 +365,58 @@ impl Chunk {
             room -= length;
             items.push((at, fragment));
         }
-        if !items.is_empty() {
-            self.push(&Op::Fragments { layer, items });
-        }
+        self.push_items(layer, &mut items);
         left_out
     }
+
+    fn push_items(&mut self, layer: LayerId, items: &mut Vec<(LogicalCluster, Fragment)>) {
+        if !items.is_empty() {
+            let items = core::mem::take(items);
+            self.push(&Op::Fragments { layer, items });
+        }
+    }
+
+    /// Adds a fragment without the blocks that have to be proved, and then their Maps. Nothing is
+    /// added when there is no room for all of it.
+    fn push_unproved(
+        &mut self,
+        layer: LayerId,
+        at: LogicalCluster,
+        fragment: Fragment,
+        unproved: &[Proof],
+    ) -> bool {
+        let cluster = fragment.cluster.expect("a block that was written lies in a cluster");
+        let mut proved = fragment;
+        unproved.iter().for_each(|&(block, _)| proved.valid.remove_range(block, 1));
+        if proved.valid.is_empty() {
+            proved.cluster = None;
+        }
+        let mut ops = Vec::new();
+        if !proved.is_absent() {
+            ops.push(Op::Fragments { layer, items: vec![(at, proved)] });
+        }
+        for (first, proofs) in runs(unproved) {
+            ops.push(Op::Map { layer, at, cluster, first, proofs });
+        }
+        let length: usize = ops.iter().map(|op| op.encoded_len(self.blocks)).sum();
+        let fits = length <= self.room();
+        if fits {
+            ops.iter().for_each(|op| self.push(op));
+        }
+        fits
+    }
+}
+
+/// Proofs of neighbouring blocks together, in their order.
+fn runs(proofs: &[Proof]) -> Vec<(u16, Vec<u64>)> {
+    let mut runs: Vec<(u16, Vec<u64>)> = Vec::new();
+    for &(block, proof) in proofs {
+        match runs.last_mut() {
+            Some((first, run)) if usize::from(*first) + run.len() == usize::from(block) => {
+                run.push(proof);
+            }
+            _ => runs.push((block, vec![proof])),
+        }
+    }
+    runs
 }

@@ -26,6 +26,7 @@ use crate::{
     log::LogStart,
     medium::{Medium, MediumError},
     open::{write_checkpoint, write_label},
+    replay::ToProve,
     state::State,
 };
 
@@ -225,7 +226,17 @@ pub fn create(medium: &mut dyn Medium, new: &NewPool) -> Result<(), CreateError>
     let copies: Vec<usize> = (0..count.min(2)).collect();
     let seed = Seed::of_pool(new.uuid);
     // A checkpoint of an empty pool fits the smallest slot.
-    write_checkpoint(medium, &copies, &labels[0].slot_a, seed, &state, 2, 1, start)?;
+    write_checkpoint(
+        medium,
+        &copies,
+        &labels[0].slot_a,
+        seed,
+        &state,
+        &ToProve::new(),
+        2,
+        1,
+        start,
+    )?;
     for (slot, label) in labels.iter().enumerate() {
         write_label(medium, slot, label)?;
     }

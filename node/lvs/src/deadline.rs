@@ -81,12 +81,6 @@ impl Store {
 
     /// What settling needs of a member does not come within the deadline.
     pub(crate) fn give_up_late(&mut self, member: MemberIndex) {
-        let before = self.failure;
-        self.lose_member(member);
-        if before.is_none()
-            && let Some((_, reason)) = &mut self.failure
-        {
-            *reason = "data took longer to write than its deadline";
-        }
+        self.lose_member(member, "data took longer to write than its deadline");
     }
 }

@@ -32,6 +32,8 @@ use crate::{
 pub(crate) enum LabelChange {
     /// The member's metadata copy missed a write.
     Stale(MemberIndex),
+    /// The member, which has data only, failed to flush.
+    Lost(MemberIndex),
     /// Its metadata copy is whole.
     InSync(MemberIndex),
     /// It has another size, in bytes.
@@ -131,7 +133,7 @@ impl Store {
     fn concerned(&self, change: LabelChange) -> u32 {
         let all = self.present_members() & !self.label_changes.unwritable;
         match change {
-            LabelChange::Stale(member) => all & !(1 << member.0),
+            LabelChange::Stale(member) | LabelChange::Lost(member) => all & !(1 << member.0),
             LabelChange::Propose(member) | LabelChange::Confirm(member) => 1 << member.0,
             LabelChange::InSync(_) | LabelChange::Resize(..) | LabelChange::Include(..) => all,
         }
@@ -147,6 +149,10 @@ impl Store {
             LabelChange::Stale(member) => {
                 let since = self.labels[&member].incarnation;
                 set(self, member, MemberState::Stale { since });
+            }
+            LabelChange::Lost(member) => {
+                let since = self.labels[&member].incarnation;
+                set(self, member, MemberState::Lost { since });
             }
             LabelChange::InSync(member) => set(self, member, MemberState::InSync),
             LabelChange::Resize(member, size) => {
@@ -233,16 +239,17 @@ impl Store {
             // It is proposed: no member yet.
             return;
         }
+        let reason = "the label could not be updated";
         if kind == IoKind::Flush {
-            return self.lose_member(member);
+            return self.lose_member(member, reason);
         }
         if self.copies & bit != 0 {
-            return self.lose_copy(member, "the label could not be updated");
+            return self.lose_copy(member, reason);
         }
         let entry = &self.member_table()[usize::from(member.0)];
         if !matches!(entry.state, MemberState::Stale { .. }) {
             // Others call a stale one stale already. This one would not be told of the others.
-            self.lose_member(member);
+            self.lose_member(member, reason);
         }
     }
 
@@ -251,7 +258,7 @@ impl Store {
             return;
         };
         let done = match change {
-            LabelChange::Stale(_) | LabelChange::Include(..) => members != 0,
+            LabelChange::Stale(_) | LabelChange::Lost(_) | LabelChange::Include(..) => members != 0,
             LabelChange::InSync(member)
             | LabelChange::Resize(member, _)
             | LabelChange::Propose(member)

@@ -68,17 +68,32 @@ impl Store {
     }
 
     /// A flush failed: what it should have made durable may be gone, and is never asked for
-    /// again. The member is given up. If data on it waits to be settled, the whole pool stops:
-    /// a checkpoint could no longer tell what of that data is there.
-    pub(crate) fn lose_member(&mut self, member: MemberIndex) {
+    /// again. The member is lost. What is not settled on it has to be proved when it is back,
+    /// and until then checkpoints carry its proofs; others go on. The pool stops when no copy of
+    /// the metadata is left, or when the proofs do not fit its checkpoint slots.
+    pub(crate) fn lose_member(&mut self, member: MemberIndex, reason: &'static str) {
+        if self.member_failed(member) || self.has_failed() {
+            return;
+        }
         self.failed_members |= 1 << member.0;
         self.alloc.give_up(member);
+        self.settlement.lose(member);
         self.fail_rounds(member);
-        if self.settlement.has_open(member) {
-            return self.fail(member, "a flush failed while data waited for it");
+        self.fail_checkpoint();
+        if !self.metadata_fits() {
+            return self.fail(member, reason);
         }
-        self.lose_copy(member, "a flush of the metadata log failed");
+        let entry = self.member_table().get(usize::from(member.0));
+        match entry.map(|entry| entry.role) {
+            Some(MemberRole::Data) => self.change_labels(LabelChange::Lost(member), None),
+            _ => self.lose_copy(member, reason),
+        }
         self.mark_progress();
+    }
+
+    /// How many blocks on each member that is missing or lost wait to be proved when it is back.
+    pub fn blocks_to_prove(&self) -> Vec<(MemberIndex, usize)> {
+        self.settlement.to_prove().collect()
     }
 
     /// Whoever waits for data on `member` to be flushed has failed.

@@ -35,7 +35,8 @@ use crate::{
         Labels, check_agreement, check_sizes, membership, newest_label, read_labels, same_members,
         unknown_feature,
     },
-    replay::{Damage, Places, Replayed, replay},
+    replay::{Damage, Places, Replayed, ToProve, replay},
+    settle::{Place, Proof},
     state::State,
     store::{Opened, Store},
 };
@@ -229,12 +230,16 @@ pub(crate) fn write_label(
     medium.flush(slot)
 }
 
+fn proofs(to_prove: &ToProve, place: Place) -> &[Proof] {
+    to_prove.get(&place).map_or(&[], |(_, proofs)| proofs)
+}
+
 /// The lengths of the chunks of a checkpoint of `state`, in bytes.
-fn chunk_lengths(state: &State) -> Vec<u64> {
+fn chunk_lengths(state: &State, to_prove: &ToProve) -> Vec<u64> {
     let mut lengths = Vec::new();
     let mut next = Some(Key::MIN);
     while let Some(first) = next {
-        let (payload, after) = crate::checkpoint::capture(state, first);
+        let (payload, after) = crate::checkpoint::capture(state, first, &|at| proofs(to_prove, at));
         lengths.push((CHUNK_HEADER + payload.len()).next_multiple_of(BLOCK_LEN) as u64);
         next = after;
     }
@@ -266,6 +271,7 @@ pub(crate) fn write_checkpoint(
     extents: &[Extent],
     seed: Seed,
     state: &State,
+    to_prove: &ToProve,
     generation: u64,
     incarnation: u64,
     start: LogStart,
@@ -275,7 +281,7 @@ pub(crate) fn write_checkpoint(
     let mut checksums = Vec::new();
     let mut next = Some(Key::MIN);
     while let Some(first) = next {
-        let (payload, after) = crate::checkpoint::capture(state, first);
+        let (payload, after) = crate::checkpoint::capture(state, first, &|at| proofs(to_prove, at));
         let length = (CHUNK_HEADER + payload.len()).next_multiple_of(BLOCK_LEN);
         let begin = ring.place(position, length as u64);
         assert!(begin + length as u64 <= ring.length(), "the checkpoint fits its slot");
@@ -400,7 +406,7 @@ fn read_pool(medium: &mut dyn Medium, options: OpenOptions) -> Result<Read, Open
     let replayed = replay(medium, &places)
         .map_err(|damage| OpenError::Damaged { pool: name.clone(), damage })?;
     // Opening writes it to both. Nothing is written at all when that will fail.
-    let lengths = chunk_lengths(&replayed.state);
+    let lengths = chunk_lengths(&replayed.state, &replayed.to_prove);
     if !places.slots.iter().all(|extents| hold_chunks(extents, &lengths)) {
         return Err(OpenError::SlotFull(name));
     }
@@ -455,6 +461,25 @@ fn bring_into_agreement(
     Ok(())
 }
 
+/// Blocks that were proved on a member whose flushes failed are written once more: what it says
+/// from now on of what it should have flushed then is worth nothing.
+fn write_again(
+    medium: &mut dyn Medium,
+    members: &BTreeMap<MemberIndex, usize>,
+    table: &[LabelMember],
+    proved: &[(MemberIndex, u64)],
+) -> Result<(), MediumError> {
+    let mut content = vec![0; BLOCK_LEN];
+    for &(member, offset) in proved {
+        if table[usize::from(member.0)].state != MemberState::InSync {
+            let slot = members[&member];
+            medium.read(slot, offset, &mut content)?;
+            medium.write(slot, offset, &content)?;
+        }
+    }
+    Ok(())
+}
+
 /// Opens the pool on the slots of `medium`.
 ///
 /// # Errors
@@ -466,6 +491,7 @@ pub fn open(medium: &mut dyn Medium, options: OpenOptions) -> Result<Opening, Op
         read_pool(medium, options)?;
     let seed = Seed::of_pool(layout.pool);
     let slots: Vec<usize> = copies.iter().map(|&(_, slot)| slot).collect();
+    write_again(medium, &members, &table, &replayed.proved)?;
     // What was read must not be lost any more when it is declared settled.
     for &slot in members.values() {
         medium.flush(slot)?;
@@ -478,10 +504,18 @@ pub fn open(medium: &mut dyn Medium, options: OpenOptions) -> Result<Opening, Op
         .expect("there is a label");
     bring_into_agreement(medium, &mut labels, &table)?;
     let generation = next_generation(&labels);
+    // A lost member that is there has proved what it has to.
+    let found = |at: u16| {
+        let lost = matches!(table[usize::from(at)].state, MemberState::Lost { .. });
+        lost && members.contains_key(&MemberIndex(at))
+    };
     for (slot, label) in labels.values_mut() {
         label.generation = generation;
         label.incarnation = incarnation;
         label.members.clone_from(&table);
+        for (entry, _) in label.members.iter_mut().zip(0..).filter(|(_, at)| found(*at)) {
+            entry.state = MemberState::InSync;
+        }
         for index in &missed {
             let state = MemberState::Stale { since: incarnation };
             label.members[usize::from(index.0)].state = state;
@@ -495,8 +529,18 @@ pub fn open(medium: &mut dyn Medium, options: OpenOptions) -> Result<Opening, Op
     let generation = header.generation + 2;
     for generation in [generation - 1, generation] {
         let extents = if generation.is_multiple_of(2) { &layout.slot_a } else { &layout.slot_b };
-        let (state, end) = (&replayed.state, replayed.end);
-        write_checkpoint(medium, &slots, extents, seed, state, generation, incarnation, end)?;
+        let (state, to_prove, end) = (&replayed.state, &replayed.to_prove, replayed.end);
+        write_checkpoint(
+            medium,
+            &slots,
+            extents,
+            seed,
+            state,
+            to_prove,
+            generation,
+            incarnation,
+            end,
+        )?;
     }
     let end = replayed.end;
     let log = Log::new(
@@ -516,6 +560,7 @@ pub fn open(medium: &mut dyn Medium, options: OpenOptions) -> Result<Opening, Op
         copies: copies.iter().fold(0, |set, (member, _)| set | 1 << member.0),
         slots: [layout.slot_a, layout.slot_b],
         checkpoint_generation: generation,
+        to_prove: replayed.to_prove,
         deadline: options.deadline,
     });
     let (entries, taken_back) = (replayed.entries, replayed.taken_back);

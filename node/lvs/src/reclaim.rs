@@ -529,6 +529,12 @@ impl Store {
             self.state.layer(layer).map.range(cursor, until).collect();
         let all = BlockSet::full(self.state.blocks());
         let unsettled = |id, at| self.settlement.unsettled((id, at), all).is_some();
+        let absent = |id, at| self.settlement.stays_unsettled((id, at));
+        if lower.iter().any(|&(at, _)| absent(layer, at) || absent(child, at)) {
+            // They are not settled before their member is back.
+            self.reclaim_task(key).fail();
+            return self.wake(key);
+        }
         if lower.iter().any(|&(at, _)| unsettled(layer, at) || unsettled(child, at)) {
             return self.stall_for_settlement(key);
         }

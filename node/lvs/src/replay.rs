@@ -38,6 +38,7 @@ use crate::{
     map::Fragment,
     medium::{Medium, MediumError},
     scan::{Entries, read_log},
+    settle::{FRAGMENT_PROOFS_MAX, Place, Proof},
     state::{Inconsistent, State},
     store::UNSETTLED_MAX,
 };
@@ -206,15 +207,11 @@ pub enum Damage {
     /// A member could not be read.
     #[error(transparent)]
     Medium(#[from] MediumError),
-    /// Blocks that have to be proved lie on a member that is missing.
-    #[error("{blocks} unsettled blocks lie on missing member {}; attach it once", member.0)]
-    Unprovable {
-        /// The member.
-        member: MemberIndex,
-        /// How many blocks.
-        blocks: usize,
-    },
 }
+
+/// What has to be proved on members that are missing: the member of each fragment, and the proofs
+/// in the order of the Maps.
+pub(crate) type ToProve = BTreeMap<Place, (MemberIndex, Vec<Proof>)>;
 
 /// Where metadata is to be read.
 pub(crate) struct Places<'a> {
@@ -244,6 +241,9 @@ pub(crate) struct Replayed {
     pub(crate) entries: u64,
     /// Blocks that a power cut took back.
     pub(crate) taken_back: u64,
+    /// Blocks that were proved: their member and byte offset.
+    pub(crate) proved: Vec<(MemberIndex, u64)>,
+    pub(crate) to_prove: ToProve,
 }
 
 /// Reads everything and comes to a state.
@@ -279,7 +279,7 @@ pub(crate) fn replay(medium: &mut dyn Medium, places: &Places<'_>) -> Result<Rep
     acceptance::check_objects(&replay.state, places.table.len())?;
     acceptance::check_segments(&replay.state, places.table, places.layout)?;
     acceptance::check_lengths(&replay.state, payload_max(&Ring::new(places.log)))?;
-    let taken_back = replay.prove(medium, places)?;
+    let Proved { taken_back, proved, to_prove } = replay.prove(medium, places)?;
     let alloc = replay.allocate(places)?;
     Ok(Replayed {
         state: replay.state,
@@ -289,7 +289,17 @@ pub(crate) fn replay(medium: &mut dyn Medium, places: &Places<'_>) -> Result<Rep
         header,
         entries: entries.len() as u64,
         taken_back,
+        proved,
+        to_prove,
     })
+}
+
+/// What came of blocks that have to be proved.
+#[derive(Default)]
+struct Proved {
+    taken_back: u64,
+    proved: Vec<(MemberIndex, u64)>,
+    to_prove: ToProve,
 }
 
 /// The newest slot header that verifies anywhere.
@@ -353,11 +363,13 @@ fn load_chunks(
         for op in Decoder::new(payload, places.cluster_size.blocks()) {
             let op = op.map_err(|malformed| Damage::Operation { lsn: chunk.lsn, malformed })?;
             let (least, most) = chunk_keys(&op).ok_or_else(|| order.clone())?;
-            if least < chunk.first || replay.last.is_some_and(|last| last >= least) {
+            // The Maps of a fragment come after it.
+            let again = matches!(op, Op::Map { .. }) && replay.last == Some(least);
+            if least < chunk.first || !again && replay.last.is_some_and(|last| last >= least) {
                 return Err(order);
             }
             replay.last = Some(most);
-            replay.load(op)?;
+            replay.load(chunk.lsn, op)?;
             replay.check_bounds()?;
         }
     }
@@ -497,9 +509,13 @@ struct Replay {
 }
 
 impl Replay {
-    /// Takes an operation from a chunk.
-    fn load(&mut self, op: Op) -> Result<(), Damage> {
+    /// Takes an operation from a chunk whose state is that after entry `lsn`.
+    fn load(&mut self, lsn: Lsn, op: Op) -> Result<(), Damage> {
         match op {
+            Op::Map { layer, at, cluster, first, proofs } => {
+                // No Settled operation speaks of a member that is not there.
+                self.map(lsn, layer, at, cluster, first, &proofs, &BTreeMap::new())?;
+            }
             Op::Fragments { layer, items } => {
                 self.state.ensure_layer(layer);
                 for (at, fragment) in items {
@@ -524,7 +540,8 @@ impl Replay {
         acceptance::check_layers(&self.state)?;
         check_most("the number of fragments", self.fragments, self.fragments_most)?;
         let unsettled = self.proofs.len() as u64;
-        check_most("the number of unsettled blocks", unsettled, UNSETTLED_MAX as u64)
+        let most = UNSETTLED_MAX * self.state.members.len().max(1);
+        check_most("the number of unsettled blocks", unsettled, most as u64)
     }
 
     fn put(&mut self, op: &Op) -> Result<(), Damage> {
@@ -652,14 +669,13 @@ impl Replay {
         }
     }
 
-    /// Reads the blocks that have to be proved and takes back those that cannot. Returns how
-    /// many.
-    fn prove(&mut self, medium: &mut dyn Medium, places: &Places<'_>) -> Result<u64, Damage> {
+    /// Reads the blocks that have to be proved and takes back those that cannot. What lies on a
+    /// missing member stays to be proved.
+    fn prove(&mut self, medium: &mut dyn Medium, places: &Places<'_>) -> Result<Proved, Damage> {
         let mut blocks: Vec<((ClusterNo, u16), Unproved)> =
             core::mem::take(&mut self.proofs).into_iter().collect();
         blocks.sort_unstable_by_key(|&(place, _)| place);
-        let mut missing: BTreeMap<MemberIndex, usize> = BTreeMap::new();
-        let mut taken_back = 0;
+        let mut found = Proved::default();
         let mut content = vec![0; BLOCK_LEN];
         for ((cluster, block), unproved) in blocks {
             let Unproved { layer, at, proofs } = unproved;
@@ -667,14 +683,20 @@ impl Replay {
                 return Err(Damage::Cluster { cluster, layer });
             };
             let Some(&slot) = places.members.get(&member) else {
-                *missing.entry(member).or_default() += 1;
+                let kept = &mut found.to_prove.entry((layer, at)).or_insert((member, Vec::new())).1;
+                kept.extend(proofs.into_iter().map(|proof| (block, proof)));
+                if kept.len() > FRAGMENT_PROOFS_MAX {
+                    let (value, most) = (kept.len() as u64, FRAGMENT_PROOFS_MAX as u64);
+                    return Err(Damage::Beyond { what: "the number of proofs", value, most });
+                }
                 continue;
             };
             medium.read(slot, offset, &mut content)?;
             if proofs.contains(&checksum::proof(places.seed, &content)) {
+                found.proved.push((member, offset));
                 continue;
             }
-            taken_back += 1;
+            found.taken_back += 1;
             let mut fragment = self.state.fragment(layer, at);
             fragment.valid.remove_range(block, 1);
             if fragment.valid.is_empty() {
@@ -682,10 +704,7 @@ impl Replay {
             }
             self.state.set_fragment(layer, at, fragment)?;
         }
-        match missing.into_iter().next() {
-            Some((member, blocks)) => Err(Damage::Unprovable { member, blocks }),
-            None => Ok(taken_back),
-        }
+        Ok(found)
     }
 
     /// Every layer that is named exists, and the layers form trees.
@@ -761,6 +780,10 @@ fn chunk_keys(op: &Op) -> Option<(Key, Key)> {
         Op::Fragments { layer, items } => {
             let at = |(at, _): &(LogicalCluster, _)| key(Class::Fragment, u64::from(layer.0), at.0);
             items.first().map(at).zip(items.last().map(at))
+        }
+        Op::Map { layer, at, .. } => {
+            let key = key(Class::Fragment, u64::from(layer.0), at.0);
+            Some((key, key))
         }
         // Members come after the pool, which has the least key.
         Op::PutMember { member, .. } => {

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     blocks::BlockSet,
-    geometry::{LayerId, LogicalCluster, Lsn, MemberIndex},
+    geometry::{LayerId, LogicalCluster, Lsn, MEMBERS_MAX, MemberIndex},
 };
 
 /// The flush rounds of one member.
@@ -177,10 +177,29 @@ pub(crate) struct Maps {
     pub(crate) newest: Lsn,
 }
 
+/// A block of a cluster and a proof of its content.
+pub(crate) type Proof = (u16, u64);
+
+/// The most proofs of one fragment that are kept: whatever they are, a chunk of a checkpoint holds
+/// them beside the fragment. Before there are more, the blocks have to be settled.
+pub(crate) const FRAGMENT_PROOFS_MAX: usize = 1900;
+/// The most proofs of all blocks together, those on absent members apart.
+pub(crate) const PROOFS_MAX: usize = 4 * crate::store::UNSETTLED_MAX;
+
 #[derive(Debug)]
 struct Unsettled {
     blocks: BlockSet,
     maps: Maps,
+    member: MemberIndex,
+    /// What proves each block that is valid, in the order of the Maps.
+    proofs: Vec<Proof>,
+}
+
+/// What is not settled on a member.
+#[derive(Clone, Copy, Default, Debug)]
+struct Tally {
+    blocks: usize,
+    proofs: usize,
 }
 
 /// A fragment.
@@ -193,7 +212,9 @@ pub(crate) struct Settlement {
     unsettled: BTreeMap<Place, Unsettled>,
     /// Unsettled places per member in the order of their LSN; outdated ones are passed over.
     order: BTreeMap<MemberIndex, VecDeque<(Lsn, Place)>>,
-    blocks: usize,
+    tallies: [Tally; MEMBERS_MAX],
+    /// Members that are missing or lost, a bit per index: what is not settled there stays so.
+    absent: u32,
 }
 
 impl Settlement {
@@ -203,7 +224,8 @@ impl Settlement {
             rounds: members.map(|member| (member, Rounds::new(start))).collect(),
             unsettled: BTreeMap::new(),
             order: BTreeMap::new(),
-            blocks: 0,
+            tallies: [Tally::default(); MEMBERS_MAX],
+            absent: 0,
         }
     }
 
@@ -236,34 +258,114 @@ impl Settlement {
         self.rounds.keys().copied()
     }
 
-    /// How many blocks are unsettled.
+    /// How many blocks are unsettled on members that are there.
     pub(crate) fn blocks(&self) -> usize {
-        self.blocks
+        self.present().map(|tally| tally.blocks).sum()
     }
 
-    /// Blocks of a fragment on `member` have been named by a Map in entry `lsn`.
-    pub(crate) fn add(&mut self, place: Place, blocks: BlockSet, lsn: Lsn, member: MemberIndex) {
+    /// How many proofs are kept of blocks on members that are there.
+    pub(crate) fn proofs(&self) -> usize {
+        self.present().map(|tally| tally.proofs).sum()
+    }
+
+    fn present(&self) -> impl Iterator<Item = &Tally> {
+        let there = |(index, tally): (u32, _)| (self.absent & (1 << index) == 0).then_some(tally);
+        (0..16_u32).zip(&self.tallies).filter_map(there)
+    }
+
+    /// How many proofs are kept of the blocks of a fragment.
+    pub(crate) fn proofs_of(&self, place: Place) -> usize {
+        self.unsettled.get(&place).map_or(0, |entry| entry.proofs.len())
+    }
+
+    /// Blocks of a fragment on `member` have been named by a Map in entry `lsn`, with these proofs.
+    pub(crate) fn add(
+        &mut self,
+        place: Place,
+        blocks: BlockSet,
+        lsn: Lsn,
+        member: MemberIndex,
+        proofs: impl Iterator<Item = Proof>,
+    ) {
         let entry = self.unsettled.entry(place).or_insert(Unsettled {
             blocks: BlockSet::EMPTY,
             maps: Maps { oldest: lsn, newest: lsn },
+            member,
+            proofs: Vec::new(),
         });
-        let before = entry.blocks.count();
+        let before = (entry.blocks.count(), entry.proofs.len());
         entry.blocks = entry.blocks | blocks;
         entry.maps.newest = lsn;
-        self.blocks += usize::from(entry.blocks.count() - before);
+        entry.proofs.extend(proofs.filter(|&(block, _)| blocks.contains(block)));
+        let tally = &mut self.tallies[usize::from(member.0)];
+        tally.blocks += usize::from(entry.blocks.count() - before.0);
+        tally.proofs += entry.proofs.len() - before.1;
         self.order.entry(member).or_default().push_back((lsn, place));
+    }
+
+    /// Blocks on a member that is missing have to be proved when it is back.
+    pub(crate) fn add_absent(&mut self, place: Place, member: MemberIndex, proofs: Vec<Proof>) {
+        let mut blocks = BlockSet::EMPTY;
+        proofs.iter().for_each(|&(block, _)| blocks.insert_range(block, 1));
+        let tally = &mut self.tallies[usize::from(member.0)];
+        tally.blocks += usize::from(blocks.count());
+        tally.proofs += proofs.len();
+        self.absent |= 1 << member.0;
+        // Nothing settles them, so that it does not matter where their Maps were.
+        let maps = Maps { oldest: Lsn(u64::MAX), newest: Lsn(u64::MAX) };
+        self.unsettled.insert(place, Unsettled { blocks, maps, member, proofs });
+    }
+
+    /// The member is lost: its unsettled blocks are to be proved when it is back.
+    pub(crate) fn lose(&mut self, member: MemberIndex) {
+        self.absent |= 1 << member.0;
+    }
+
+    /// How many blocks on each member that is not there have to be proved when it is back.
+    pub(crate) fn to_prove(&self) -> impl Iterator<Item = (MemberIndex, usize)> + '_ {
+        (0..16).map(MemberIndex).filter_map(|member| {
+            let blocks = self.tallies[usize::from(member.0)].blocks;
+            (self.absent & (1 << member.0) != 0 && blocks > 0).then_some((member, blocks))
+        })
+    }
+
+    /// What proves the blocks of a fragment, if its member is not there to have them proved.
+    pub(crate) fn absent_proofs(&self, place: Place) -> &[Proof] {
+        if self.stays_unsettled(place) { &self.unsettled[&place].proofs } else { &[] }
+    }
+
+    /// Whether blocks of a fragment are not settled before their member is back.
+    pub(crate) fn stays_unsettled(&self, place: Place) -> bool {
+        let absent = |entry: &Unsettled| self.absent & (1 << entry.member.0) != 0;
+        self.absent != 0 && self.unsettled.get(&place).is_some_and(absent)
+    }
+
+    /// How many proofs there are of blocks on members that are not there.
+    pub(crate) fn absent_count(&self) -> usize {
+        let all: usize = self.tallies.iter().map(|tally| tally.proofs).sum();
+        all - self.proofs()
     }
 
     /// Blocks of a fragment are no longer valid, or were set to what they are by an operation
     /// that needs no proof.
     pub(crate) fn remove(&mut self, place: Place, blocks: BlockSet) {
+        self.forget_proofs(place, blocks);
         let Some(entry) = self.unsettled.get_mut(&place) else { return };
         let before = entry.blocks.count();
         entry.blocks = entry.blocks - blocks;
-        self.blocks -= usize::from(before - entry.blocks.count());
+        let tally = &mut self.tallies[usize::from(entry.member.0)];
+        tally.blocks -= usize::from(before - entry.blocks.count());
         if entry.blocks.is_empty() {
             self.unsettled.remove(&place);
         }
+    }
+
+    /// Blocks of a fragment are no longer valid, but a power cut may bring their Maps back.
+    pub(crate) fn forget_proofs(&mut self, place: Place, blocks: BlockSet) {
+        let Some(entry) = self.unsettled.get_mut(&place) else { return };
+        let before = entry.proofs.len();
+        entry.proofs.retain(|&(block, _)| !blocks.contains(block));
+        self.tallies[usize::from(entry.member.0)].proofs -= before - entry.proofs.len();
     }
 
     /// Those of `blocks` of a fragment that are unsettled, and their Maps.
@@ -275,18 +377,12 @@ impl Settlement {
 
     /// Whether any of `count` blocks of a fragment from `first` is unsettled.
     pub(crate) fn is_unsettled(&self, place: Place, first: u16, count: u16) -> bool {
-        if self.blocks == 0 {
+        if self.unsettled.is_empty() {
             return false;
         }
         let touched =
             |entry: &Unsettled| !(entry.blocks & BlockSet::range(first, count)).is_empty();
         self.unsettled.get(&place).is_some_and(touched)
-    }
-
-    /// Whether data on `member` is being written or waits to be settled.
-    pub(crate) fn has_open(&self, member: MemberIndex) -> bool {
-        let writing = self.rounds.get(&member).is_some_and(|rounds| !rounds.pending.is_empty());
-        writing || self.has_unsettled(member)
     }
 
     /// Whether `member` has unsettled blocks.
@@ -333,14 +429,16 @@ impl Settlement {
             if self.unsettled.get(&place).is_some_and(|entry| entry.maps.newest == lsn)
                 && let Some(entry) = self.unsettled.remove(&place)
             {
-                self.blocks -= usize::from(entry.blocks.count());
+                let tally = &mut self.tallies[usize::from(entry.member.0)];
+                tally.blocks -= usize::from(entry.blocks.count());
+                tally.proofs -= entry.proofs.len();
             }
         }
     }
 
     /// What has to happen next so that the unsettled blocks of `member` become settled.
     pub(crate) fn next_step(&mut self, member: MemberIndex, log_completed: Lsn) -> Step {
-        if !self.has_unsettled(member) {
+        if !self.has_unsettled(member) || self.absent & (1 << member.0) != 0 {
             return Step::Nothing;
         }
         match self.member(member).mark {

@@ -20,6 +20,8 @@ use crate::{
 
 /// Metadata of one fragment in a checkpoint, without its bitmaps, in bytes.
 const FRAGMENT_BYTES: u64 = 16;
+/// A proof of a block on a member that is not there, at most: a Map by itself.
+const PROOF_BYTES: u64 = 32;
 /// What a checkpoint takes beside its content, in bytes: the header, and chunks in part filled.
 const SLOT_FIXED_BYTES: u64 = 128 << 10;
 
@@ -128,6 +130,11 @@ impl Store {
         self.metadata_bytes() < self.slot_bytes() / 8 * 7
     }
 
+    /// Whether a checkpoint can hold what there is.
+    pub(crate) fn metadata_fits(&self) -> bool {
+        self.metadata_bytes() <= self.slot_bytes()
+    }
+
     /// Whether a checkpoint could hold more fragments at all.
     pub(crate) fn metadata_has_reserve(&self) -> bool {
         self.metadata_bytes() < self.slot_bytes() / 32 * 31
@@ -136,7 +143,9 @@ impl Store {
     /// What a checkpoint takes at most, in bytes.
     fn metadata_bytes(&self) -> u64 {
         let bitmaps = 2 * u64::from(self.state.blocks().div_ceil(64)) * 8;
-        let content = self.fragments * (FRAGMENT_BYTES + bitmaps) + self.state.object_bytes;
+        let proofs = self.settlement.absent_count() as u64 * PROOF_BYTES;
+        let content =
+            self.fragments * (FRAGMENT_BYTES + bitmaps) + self.state.object_bytes + proofs;
         // Chunks end where the next item does not fit, and are padded to whole blocks.
         content + content / 8 + SLOT_FIXED_BYTES
     }

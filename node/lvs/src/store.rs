@@ -47,6 +47,7 @@ use crate::{
     qos::Gates,
     ranges::{ClaimKey, Claims, Hold, Ranges},
     reclaim::{ReclaimRun, ReclaimTask},
+    replay::ToProve,
     settle::Settlement,
     state::State,
 };
@@ -218,6 +219,8 @@ pub(crate) struct Opened {
     pub(crate) copies: u32,
     pub(crate) slots: [Vec<Extent>; 2],
     pub(crate) checkpoint_generation: u64,
+    /// What has to be proved on members that are missing.
+    pub(crate) to_prove: ToProve,
     pub(crate) deadline: Duration,
 }
 
@@ -269,6 +272,9 @@ impl Store {
             failed_members: 0,
             failure: None,
         };
+        for (place, (member, proofs)) in opened.to_prove {
+            store.settlement.add_absent(place, member, proofs);
+        }
         store.set_all_limits();
         store
     }
@@ -379,7 +385,9 @@ impl Store {
                     self.entries_completed();
                 }
             }
-            Route::Flush if failed => self.lose_member(pending.member),
+            Route::Flush if failed => {
+                self.lose_member(pending.member, "a flush failed");
+            }
             Route::Flush => {
                 self.settlement.member(pending.member).finish();
                 self.rounds_finished();

@@ -56,9 +56,9 @@ pub(crate) const DEFECTS: &[Defect] = &[
         file: "io/write",
         changes: &[Change {
             find: r"let lsn = self.append(key, &[op]);
-            self.settlement.add(",
+            let proofs =",
             replacement: r"let lsn = self.log.append(&[op], true);
-            self.settlement.add(",
+            let proofs =",
         }],
     },
     Defect {
@@ -429,6 +429,53 @@ pub(crate) const DEFECTS: &[Defect] = &[
         wrong: "A copy counts that got no log entries.",
         file: "grow",
         changes: &[Change { find: "self.copies |= 1 << member.0;", replacement: "" }],
+    },
+    // Members that are lost or missing: section 6.1.
+    Defect {
+        name: "checkpoint-survives-a-loss",
+        wrong: "A checkpoint under way goes on when a member is lost whose data it took for flushed.",
+        file: "members",
+        changes: &[Change { find: "self.fail_checkpoint();", replacement: "" }],
+    },
+    Defect {
+        name: "proofs-left-out-of-checkpoints",
+        wrong: "A checkpoint takes what waits for its proof on a lost member for proved.",
+        file: "checkpoint",
+        changes: &[Change {
+            find: "let unproved = proofs((layer, at));",
+            replacement: "let unproved = &proofs((layer, at))[..0];",
+        }],
+    },
+    Defect {
+        name: "older-proofs-forgotten",
+        wrong: "Of the proofs of a block on a lost member only the newest is kept.",
+        file: "settle",
+        changes: &[Change {
+            find: "let before = (entry.blocks.count(), entry.proofs.len());",
+            replacement: r"let before = (entry.blocks.count(), entry.proofs.len());
+        let kept: Vec<Proof> = entry.proofs.iter().copied().filter(|p| !blocks.contains(p.0)).collect();
+        self.tallies[usize::from(member.0)].proofs -= entry.proofs.len() - kept.len();
+        entry.proofs = kept;
+        let before = (before.0, entry.proofs.len());",
+        }],
+    },
+    Defect {
+        name: "proofs-of-missing-members-forgotten",
+        wrong: "Opening without a member forgets what has to be proved on it.",
+        file: "replay",
+        changes: &[Change {
+            find: "kept.extend(proofs.into_iter().map(|proof| (block, proof)));",
+            replacement: "kept.extend(proofs.into_iter().take(0).map(|proof| (block, proof)));",
+        }],
+    },
+    Defect {
+        name: "proofs-of-trimmed-blocks",
+        wrong: "A block on a lost member that was trimmed before is mapped again by a checkpoint.",
+        file: "io/unmap",
+        changes: &[Change {
+            find: "self.settlement.forget_proofs((layer, at), gone);",
+            replacement: "let _ = gone;",
+        }],
     },
     // Replay.
     Defect {

@@ -4,6 +4,7 @@ mod crashes;
 mod fill;
 mod hang;
 mod limits;
+mod losses;
 mod members;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +31,7 @@ const VOLUMES_MAX: usize = 4;
 const SNAPSHOTS_MAX: usize = 6;
 /// While members are being changed, a crash is tried once in so many steps.
 const CHANGE_CRASH_EVERY: u64 = 10;
-/// A member hangs once in so many steps.
+/// A member hangs, and another one fails to flush, once in so many steps.
 const HANG_EVERY: u64 = 500;
 
 /// How long a history is.
@@ -63,6 +64,8 @@ pub struct Summary {
     pub held_back: u64,
     /// Members that hung past their deadline.
     pub hung: u64,
+    /// Members whose flushes failed.
+    pub lost: u64,
     /// Members that were added or enlarged.
     pub grown: u64,
     /// Stale copies that joined again.
@@ -170,6 +173,9 @@ pub fn run(seed: u64, length: Length) -> Result<Summary, String> {
         }
         if history.random.chance(1, HANG_EVERY) {
             history.hang()?;
+        }
+        if history.random.chance(1, HANG_EVERY) {
+            history.lose()?;
         }
     }
     history.end()?;

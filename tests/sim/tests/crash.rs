@@ -22,6 +22,7 @@ fn every_crash_leaves_what_was_promised() {
         total.full += summary.full;
         total.held_back += summary.held_back;
         total.hung += summary.hung;
+        total.lost += summary.lost;
         total.grown += summary.grown;
         total.rejoined += summary.rejoined;
     }

@@ -272,10 +272,14 @@ fn a_write_that_never_ends_holds_up_the_log_no_longer_than_the_deadline() {
     story.rig.hang(LAST);
     let hanging = submit(&mut story, volumes[2], WRITE, 100);
     until_given_up(&mut story, volumes[0]);
-    assert_failed(&story, LAST, "data took longer to write than its deadline");
+    assert_eq!(story.rig.store.health(), degraded(&[], &[LAST], &[LAST]));
+    let write = submit(&mut story, volumes[1], WRITE, 20);
+    assert_eq!(soon(&mut story, write), Ok(()), "the others go on");
     story.rig.wake_up(LAST);
     settle(&mut story);
-    assert_eq!(answer(&mut story, hanging), Some(Err(Error::NotReady)));
+    assert_eq!(answer(&mut story, hanging), Some(Ok(())), "it was written, and may be lost");
+    assert_eq!(story.flush(volumes[2]), Err(Error::NotReady));
+    assert!(story.rig.store.is_idle());
 }
 
 #[test]
@@ -290,10 +294,10 @@ fn a_flush_that_an_overwrite_holds_up_fails_at_the_deadline() {
     let flush = submit(&mut story, volumes[2], Operation::Flush, 0);
     settle(&mut story);
     assert!(answer(&mut story, flush).expect("it is answered").is_err());
-    assert_failed(&story, LAST, "data took longer to write than its deadline");
+    assert_eq!(story.rig.store.health(), degraded(&[], &[LAST], &[LAST]));
     story.rig.wake_up(LAST);
     settle(&mut story);
-    assert!(answer(&mut story, overwrite).expect("it is answered").is_err());
+    assert!(answer(&mut story, overwrite).is_some());
     assert!(story.rig.store.is_idle());
 }
 

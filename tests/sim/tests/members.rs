@@ -3,6 +3,7 @@
 use fathom_block::{Error, Operation, RequestId};
 use fathom_lvs::{
     CreateError, Health, IoKind, MemberIo, NewPool, OpenError, OpenOptions, Refused,
+    format::label::MemberState,
     geometry::{ClusterSize, MemberIndex, ObjectId},
 };
 use fathom_test_sim::{
@@ -45,31 +46,56 @@ fn fail_flush(story: &mut Story) {
     assert!(story.rig.run_one(|io| io.member == LAST && io.kind == IoKind::Flush));
 }
 
-/// Everything is answered, and the pool has failed for `LAST`. After a power cut what was
-/// flushed is there, and block 0 of the last volume is as one of `allowed`.
-fn assert_stopped(mut story: Story, allowed: &[u8]) {
+/// Many times round the log.
+fn go_round_the_log(story: &mut Story, volume: ObjectId) {
+    for count in 0..120 {
+        story.write(volume, count % 32, 1, 3).expect("its member is there");
+        story.flush(volume).expect("its member is there");
+    }
+}
+
+/// Everything is answered, and `LAST` is lost: volumes on it answer `NotReady`, the others go on,
+/// now and after openings without it. When it is back, what was flushed is there, and block 0 of
+/// the last volume is as one of `allowed`.
+fn assert_lost(mut story: Story, allowed: &[u8]) {
     story.rig.settle(&mut story.random);
-    let health = story.rig.store.health();
-    assert!(matches!(health, Health::Failed { member: LAST, .. }), "{health:?}");
-    let volumes: Vec<ObjectId> = story.rig.store.volumes().map(|volume| volume.id).collect();
-    for &volume in &volumes {
-        assert_eq!(story.write(volume, 0, 1, 9), Err(Error::NotReady));
-        assert_eq!(story.flush(volume), Err(Error::NotReady));
-        assert_eq!(story.read(volume, KEPT.0), Err(Error::NotReady));
+    let gone = Health::Degraded { stale: Vec::new(), gone: vec![LAST], late: Vec::new() };
+    assert_eq!(story.rig.store.health(), gone);
+    let state = story.rig.store.member_table()[usize::from(LAST.0)].state;
+    assert!(matches!(state, MemberState::Lost { .. }), "{state:?}");
+    let (first, last) = (story.volume(0x100), story.volume(0x102));
+    for round in 0..3 {
+        assert_eq!(story.flush(last), Err(Error::NotReady));
+        assert_eq!(story.read(last, KEPT.0), Err(Error::NotReady));
+        go_round_the_log(&mut story, first);
+        let snapshot = story.create_snapshot(first, 0x900 + round);
+        story.write(first, 0, 1, 4).expect("its member is there");
+        story.rig.store.delete_snapshot(snapshot).expect("it exists");
+        story.done().expect("its member is there");
+        // Power is lost, and the member is not there when the pool is opened, or back.
+        let mut disks = story.rig.disks;
+        disks.0.iter_mut().for_each(SimulatedDisk::clear_faults);
+        disks.power_cut(&mut Random::new(1), Cut::LoseAll);
+        let mut whole = Story::open(disks.clone(), 6, WHOLE);
+        assert_eq!(whole.rig.store.health(), Health::Good, "round {round}");
+        assert_eq!(whole.rig.store.blocks_to_prove(), []);
+        for volume in [first, last] {
+            assert_eq!(whole.read(volume, KEPT.0), Ok(KEPT.1));
+        }
+        let found = whole.read(last, 0).expect("healthy disks");
+        assert!(allowed.contains(&found), "{found:#x}");
+        story = with_the_last_disk_apart(disks);
     }
-    let snapshot = new_snapshot(volumes[0], 0x999);
-    let refused = story.rig.store.create_snapshots(vec![snapshot]);
-    assert!(matches!(refused, Err(Refused::Failed(_))), "{refused:?}");
-    let mut disks = story.rig.disks;
-    disks.0.iter_mut().for_each(SimulatedDisk::clear_faults);
-    disks.power_cut(&mut Random::new(1), Cut::LoseAll);
-    let mut story = Story::open(disks, 6, WHOLE);
-    for volume in volumes {
-        assert_eq!(story.read(volume, KEPT.0), Ok(KEPT.1));
-    }
-    let last = story.volume(0x102);
-    let found = story.read(last, 0).expect("healthy disks");
-    assert!(allowed.contains(&found), "{found:#x}");
+}
+
+/// Opens what is on `disks` without the last one, which stays as it is.
+fn with_the_last_disk_apart(mut disks: Disks) -> Story {
+    let mut left = disks.clone();
+    left.0.pop();
+    let mut story = Story::open(left, 6, DEGRADED);
+    disks.0.truncate(story.rig.disks.0.len() + 1);
+    story.rig.disks.0.extend(disks.0.pop());
+    story
 }
 
 #[test]
@@ -77,10 +103,79 @@ fn after_a_failed_flush_of_unsettled_data_no_flush_succeeds() {
     let (mut story, first, last) = story(32);
     story.write(last, 0, 1, 0xA1).expect("healthy disks");
     story.rig.disks.0[2].fail_flushes(true);
+    assert_eq!(story.flush(last), Err(Error::WriteFault));
     assert_eq!(story.flush(last), Err(Error::NotReady));
-    assert_eq!(story.flush(last), Err(Error::NotReady));
-    assert_eq!(story.write(first, 0, 1, 2), Err(Error::NotReady), "no checkpoint comes of it");
-    assert_stopped(story, &[0, 0xA1]);
+    assert_eq!(story.write(last, 0, 1, 9), Err(Error::NotReady));
+    assert_eq!(story.write(first, 0, 1, 2), Ok(()), "its member is there");
+    assert_lost(story, &[0, 0xA1]);
+}
+
+#[test]
+fn a_merge_of_blocks_on_a_lost_member_comes_to_an_end_though_they_were_trimmed() {
+    let (mut story, first, last) = story(32);
+    story.write_through(last, 16, 2, 1).expect("healthy disks");
+    let snapshot = story.create_snapshot(last, 1);
+    // Settled, so that its cluster stays.
+    story.write_through(last, 20, 1, 5).expect("healthy disks");
+    for volume in [last, first, last] {
+        story.write(volume, 20, 1, 5).expect("healthy disks");
+        story.flush(volume).expect("healthy disks");
+    }
+    story.rig.disks.0[2].fail_flushes(true);
+    story.write(last, 16, 2, 2).expect("healthy disks");
+    story.trim(last, 16, 2).expect("healthy disks");
+    story.flush(last).expect_err("its member does not flush");
+    assert_eq!(story.rig.store.blocks_to_prove(), [(LAST, 2)], "though they were trimmed");
+    story.rig.store.delete_snapshot(snapshot).expect("it exists");
+    story.done().expect("the log is on others");
+    story.rig.settle(&mut story.random);
+    assert!(story.rig.store.reclaiming().stuck > 0);
+    go_round_the_log(&mut story, first);
+    let mut disks = story.rig.disks;
+    disks.0.iter_mut().for_each(SimulatedDisk::clear_faults);
+    let mut story = Story::open(disks, 6, WHOLE);
+    story.rig.settle(&mut story.random);
+    assert_eq!(story.rig.store.reclaiming().stuck, 0);
+    assert_eq!((story.read(last, 16), story.read(last, 20)), (Ok(0), Ok(5)));
+}
+
+#[test]
+fn what_is_proved_on_a_member_that_was_lost_is_written_again() {
+    let (mut story, _, last) = story(32);
+    story.write(last, 0, 1, 0xA1).expect("healthy disks");
+    story.rig.disks.0[2].fail_flushes(true);
+    assert_eq!(story.flush(last), Err(Error::WriteFault));
+    assert_eq!(story.rig.store.blocks_to_prove(), [(LAST, 1)]);
+    let mut disks = story.rig.disks;
+    disks.0[2].clear_faults();
+    // Only what lies between its first two labels and the last one: its clusters.
+    let end = disks.0[2].capacity() - 4096;
+    disks.0[2].fail_writes(METADATA..end);
+    let refused = Rig::open(disks, WHOLE).err().expect("it has to be written");
+    assert!(matches!(refused.0, OpenError::Medium(_)), "{}", refused.0);
+    let mut disks = refused.1;
+    disks.0[2].clear_faults();
+    let mut story = Story::open(disks, 6, WHOLE);
+    assert_eq!(story.read(last, 0), Ok(0xA1));
+}
+
+#[test]
+fn proofs_that_do_not_fit_a_checkpoint_stop_the_pool() {
+    let shape = Shape { members: 3, log_bytes: 1 << 20, clusters: 1200 };
+    let mut story = Story::with(5, shape, |new| new.slot_bytes = Some(FEW_FRAGMENTS));
+    let mut new = new_volume(0x102, 1200 << 16, 4096);
+    new.record.members = 1 << LAST.0;
+    let last = story.create_volume(new);
+    // Every other block, so that each proof is a Map by itself.
+    for block in (0..6000).step_by(2) {
+        story.rig.submit(last, Operation::Write { fua: false }, block, 1, vec![1; 4096]);
+    }
+    story.rig.pump();
+    story.rig.settle(&mut story.random);
+    story.rig.disks.0[2].fail_flushes(true);
+    story.flush(last).expect_err("its member does not flush");
+    let health = story.rig.store.health();
+    assert!(matches!(health, Health::Failed { member: LAST, .. }), "{health:?}");
 }
 
 #[test]
@@ -95,7 +190,7 @@ fn an_overwrite_under_way_when_the_flush_of_its_member_fails_is_answered() {
     fail_flush(&mut story);
     story.rig.settle(&mut story.random);
     assert_eq!(story.rig.events.len(), 2);
-    assert_stopped(story, &[0, 1, 2]);
+    assert_lost(story, &[0, 1, 2]);
 }
 
 #[test]
@@ -113,7 +208,7 @@ fn a_write_through_whose_member_fails_to_flush_is_not_acknowledged() {
     story.rig.settle(&mut story.random);
     let failed = |event: &Event| matches!(event, Event::Completed(_, Err(_), _));
     assert!(story.rig.events.len() == 2 && story.rig.events.iter().all(failed));
-    assert_stopped(story, &[0, 0xF0]);
+    assert_lost(story, &[0, 0xF0]);
 }
 
 #[test]
@@ -123,7 +218,7 @@ fn a_snapshot_of_unsettled_data_on_a_member_that_fails_to_flush_is_answered() {
     story.rig.disks.0[2].fail_flushes(true);
     story.rig.store.create_snapshots(vec![new_snapshot(last, 1)]).expect("it can be made");
     story.done().expect_err("the data of the snapshot cannot be made durable");
-    assert_stopped(story, &[0, 0xA1]);
+    assert_lost(story, &[0, 0xA1]);
 }
 
 #[test]
@@ -135,7 +230,7 @@ fn merging_unsettled_data_on_a_member_that_fails_to_flush_comes_to_an_end() {
     story.rig.disks.0[2].fail_flushes(true);
     story.rig.store.delete_snapshot(snapshot).expect("it exists");
     story.rig.pump();
-    assert_stopped(story, &[1, 2]);
+    assert_lost(story, &[1, 2]);
 }
 
 #[test]
@@ -147,7 +242,6 @@ fn a_member_without_unsettled_data_fails_alone() {
     let gone = Health::Degraded { stale: Vec::new(), gone: vec![LAST], late: Vec::new() };
     assert_eq!(story.rig.store.health(), gone);
     assert_eq!(story.flush(last), Err(Error::NotReady));
-    // Many times round the log.
     for count in 0..200 {
         story.write(first, count % 32, 1, 3).expect("its member is there");
         story.flush(first).expect("its member is there");

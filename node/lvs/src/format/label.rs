@@ -129,6 +129,11 @@ pub enum MemberState {
     Joining,
     /// It is no member before another label names it. Only in its own label.
     Proposed,
+    /// A flush of a member that has data only failed, or never ended.
+    Lost {
+        /// The incarnation in which that was, never zero.
+        since: u64,
+    },
 }
 
 /// What a member holds.
@@ -318,6 +323,10 @@ impl Label {
         let wrong = match member.state {
             MemberState::InSync => None,
             MemberState::Stale { since } => (since == 0).then_some("stale since incarnation 0"),
+            MemberState::Lost { since } => {
+                let alone = since == 0 || member.role == MemberRole::DataAndMetadata;
+                alone.then_some("lost that has metadata, or since incarnation 0")
+            }
             MemberState::Joining => {
                 (member.role == MemberRole::Data).then_some("joining without metadata")
             }
@@ -619,6 +628,7 @@ impl TryFrom<&MemberLayout> for LabelMember {
             (2, since) => MemberState::Stale { since },
             (3, 0) => MemberState::Joining,
             (4, 0) => MemberState::Proposed,
+            (5, since) => MemberState::Lost { since },
             (state @ (1 | 3 | 4), since) => {
                 let detail = format_args!("is {state}, but stale since incarnation {since}");
                 return Err(error("member state", detail));
@@ -638,6 +648,7 @@ impl From<&LabelMember> for MemberLayout {
             MemberState::Stale { since } => (2, since),
             MemberState::Joining => (3, 0),
             MemberState::Proposed => (4, 0),
+            MemberState::Lost { since } => (5, since),
         };
         Self {
             uuid: member.uuid.into_bytes(),

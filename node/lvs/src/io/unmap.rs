@@ -104,6 +104,8 @@ impl Store {
         freed: Option<ClusterNo>,
     ) {
         self.count_fragment(before.is_absent(), self.state.fragment(layer, at).is_absent());
+        let gone = before.valid - self.state.fragment(layer, at).valid;
+        self.settlement.forget_proofs((layer, at), gone);
         if freed.is_some() {
             self.settlement.remove((layer, at), BlockSet::full(self.state.blocks()));
         }

@@ -16,7 +16,7 @@ use crate::{
     format::{checksum, op::Op},
     geometry::{BLOCK, BLOCK_LEN, ClusterNo, LayerId, LogicalCluster, Lsn, MemberIndex},
     map::Fragment,
-    settle::Maps,
+    settle::{FRAGMENT_PROOFS_MAX, Maps, PROOFS_MAX},
     state::Source,
     store::{Store, TaskKey, UNSETTLED_MAX, Work},
 };
@@ -175,7 +175,14 @@ impl Store {
                 self.stall(key);
                 return Placed::Stalled;
             }
-            if self.settlement.blocks() + mapped > UNSETTLED_MAX {
+            let too_many = |plan: &Plan| {
+                let proofs = plan.map.as_ref().map_or(0, |map| usize::from(map.1));
+                self.settlement.proofs_of((layer, plan.at)) + proofs > FRAGMENT_PROOFS_MAX
+            };
+            if self.settlement.blocks() + mapped > UNSETTLED_MAX
+                || self.settlement.proofs() + mapped > PROOFS_MAX
+                || plans.iter().any(too_many)
+            {
                 self.stall_for_settlement(key);
                 return Placed::Stalled;
             }
@@ -225,14 +232,15 @@ impl Store {
         let (member, _) = self.locate(cluster, 0);
         let mapped = plan.map.map(|(first, count, named)| {
             let proofs = self.proofs(key, plan.at, first, count, payloads);
-            let op = Op::Map { layer, at: plan.at, cluster, first, proofs };
+            let op = Op::Map { layer, at: plan.at, cluster, first, proofs: proofs.clone() };
             let before = self
                 .state
                 .map_blocks(layer, plan.at, cluster, first, count)
                 .expect("the plan was made from this fragment");
             self.count_fragment(before.is_absent(), false);
             let lsn = self.append(key, &[op]);
-            self.settlement.add((layer, plan.at), named, lsn, member);
+            let proofs = (first..).zip(proofs);
+            self.settlement.add((layer, plan.at), named, lsn, member, proofs);
             self.settlement.member(member).expect_data(lsn);
             (lsn, BlockSet::range(first, count) - before.valid)
         });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fathom_block::{Error, Operation};
-use fathom_lvs::{Damage, Fill, IoKind, MemberIo, OpenError, OpenOptions, Reclaiming};
+use fathom_lvs::{Fill, IoKind, MemberIo, OpenOptions, Reclaiming};
 use fathom_test_support::{
     disk::{Cut, SimulatedDisk},
     random::Random,
@@ -27,6 +27,7 @@ impl History {
         let cut = self.random.chance(2, 3).then(|| *self.random.pick(&Cut::ALL));
         let mut crash = if cut.is_some() { Crash::Power } else { Crash::Daemon };
         let mut disks = self.rig.crash(&mut self.random, cut);
+        disks.0.iter_mut().for_each(SimulatedDisk::clear_faults);
         let all = disks.clone();
         self.leave_unlabelled(&mut disks);
         self.check_alone(&disks, crash)?;
@@ -109,28 +110,35 @@ impl History {
         self.take_events()
     }
 
-    /// Tries what is left without one of the two metadata members: a crash leaves each of them
-    /// with all that it takes to open.
+    /// Tries what is left without one of the members: a crash leaves each metadata member with all
+    /// that it takes to open, and what is on others can be read. Then it is back.
     fn check_alone(&mut self, disks: &Disks, crash: Crash) -> Result<(), String> {
         if !self.has_two_copies() || self.hung || self.options.degraded || !self.random.chance(1, 3)
         {
             return Ok(());
         }
         let mut random = self.random.fork("alone");
-        let missing = usize::from(random.chance(1, 2));
+        let missing = usize::try_from(random.below(disks.0.len() as u64)).expect("few");
         let mut left = disks.clone();
         left.0.remove(missing);
         let what = |error: String| format!("without member {missing}, after {crash:?}: {error}");
         let mut rig = match Rig::open(left, OpenOptions::DEGRADED) {
             Ok(rig) => rig,
-            Err(failed) => match failed.0 {
-                OpenError::Damaged { damage: Damage::Unprovable { .. }, .. } => return Ok(()),
-                error => return Err(what(error.to_string())),
-            },
+            Err(failed) => return Err(what(failed.0.to_string())),
         };
         self.summary.alone += 1;
         let observed = observe_readable(&mut rig, &mut random);
-        self.model.check_readable(&observed, crash).map_err(what)
+        self.model.check_readable(&observed, crash).map_err(what)?;
+        // What has to be proved there is kept, and proved when the member is back.
+        rig.settle(&mut random);
+        let cut = random.chance(1, 2).then(|| *random.pick(&Cut::ALL));
+        let mut back = rig.crash(&mut random, cut);
+        back.0.insert(missing, disks.0[missing].clone());
+        let crash = if cut.is_some() { Crash::Power } else { crash };
+        let options = if missing < 2 { OpenOptions::DEGRADED } else { OpenOptions::WHOLE };
+        let mut rig = Rig::open(back, options).map_err(|failed| what(failed.0.to_string()))?;
+        let observed = observe(&mut rig, &mut random);
+        self.model.check(&observed, crash).map_err(|error| format!("{} (back)", what(error)))
     }
 
     /// The end: everything is right, and when everything is deleted everything is free.

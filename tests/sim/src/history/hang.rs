@@ -66,7 +66,7 @@ impl History {
     }
 
     /// Requests whose answers can be judged though some fail.
-    fn load(&mut self) {
+    pub(super) fn load(&mut self) {
         if self.under.len() >= REQUESTS_MAX {
             return;
         }

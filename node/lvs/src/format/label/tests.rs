@@ -203,7 +203,7 @@ fn only_4096_bytes_are_a_label() {
 
 #[test]
 fn hostile_fields_are_refused_even_with_a_right_checksum() {
-    let cases: [(&str, usize, &[u8]); 45] = [
+    let cases: [(&str, usize, &[u8]); 46] = [
         ("length 8192 is not 4096", 13, &[0x20]),
         ("pool UUID is zero", 40, &[0; 16]),
         ("member UUID a2a1", 56, &[0xa2]),
@@ -249,7 +249,12 @@ fn hostile_fields_are_refused_even_with_a_right_checksum() {
         ("member role 0 is not known", 648, &[0]),
         ("member role 3 is not known", 648, &[3]),
         ("member state 0 is not known", 649, &[0]),
-        ("member state 5 is not known", 649, &[5]),
+        ("member state 6 is not known", 649, &[6]),
+        (
+            "member table has a member lost that has metadata, or since incarnation 0 at 1",
+            649,
+            &[5],
+        ),
         ("member state is 1, but stale since incarnation 1", 656, &[1]),
         (
             "member table has a member joining without metadata at 0",
@@ -372,6 +377,7 @@ prop_compose! {
                 state: match stale % 4 {
                     0 => MemberState::InSync,
                     1 if metadata => MemberState::Joining,
+                    1 => MemberState::Lost { since: stale },
                     _ => MemberState::Stale { since: stale },
                 },
             })
