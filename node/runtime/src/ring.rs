@@ -755,6 +755,7 @@ fn build_traffic(traffic: &mut Traffic, fd: types::Fd) -> squeue::Entry {
             opcode::Recv::new(fd, start, length).build()
         }
         Traffic::Send(gather) => {
+            // The kernel adds this by itself; it is what is meant.
             let flags = u32::try_from(libc::MSG_NOSIGNAL).expect("one bit");
             opcode::SendMsg::new(fd, gather.message()).flags(flags).build()
         }

@@ -61,21 +61,22 @@ impl Echo {
                 && length > slice.len()
                 && let Some(mut buffer) = context.buffer(BUFFER)
             {
-                let done = slice.len();
-                buffer[..done].copy_from_slice(&slice);
                 buffer.set_length(length);
-                context.receive_into(self.socket(), buffer, done..length);
+                context.put_back(self.socket(), slice);
+                context.receive_into(self.socket(), buffer, 0..length);
                 return;
             }
             self.left = length;
-        }
-        if self.random.below(4) == 0 {
-            // Paused and resumed, sometimes within the turn.
-            context.pause(self.socket());
-            if self.random.below(2) == 0 {
-                context.resume(self.socket());
-            } else {
-                context.set_timer(context.now() + Duration::from_micros(200), 0);
+            if self.random.below(4) == 0 {
+                // Paused in the middle, and resumed, sometimes within the turn.
+                context.pause(self.socket());
+                context.put_back(self.socket(), slice);
+                if self.random.below(2) == 0 {
+                    context.resume(self.socket());
+                } else {
+                    context.set_timer(context.now() + Duration::from_micros(200), 0);
+                }
+                return;
             }
         }
     }

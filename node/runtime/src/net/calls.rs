@@ -96,6 +96,17 @@ impl<M: Message> Context<'_, M> {
         self.core.sockets.resume(socket);
     }
 
+    /// Gives the rest of what was received back: it comes again, before all that follows it. So an
+    /// actor that cannot go on in the middle of a slice pauses and holds nothing meanwhile; and a
+    /// buffer for [`Context::receive_into`] takes its first bytes from there.
+    ///
+    /// # Panics
+    ///
+    /// When a buffer of this socket is being filled.
+    pub fn put_back(&mut self, socket: SocketKey, rest: Slice) {
+        self.core.sockets.put_back(socket, rest);
+    }
+
     /// Has the next bytes of the stream fill a range of a buffer, which comes back full as
     /// [`SocketEvent::Filled`](super::SocketEvent); what follows them comes as before. Bytes that the
     /// loop has not taken yet are put there by the kernel. Stopping one kind of receive and beginning

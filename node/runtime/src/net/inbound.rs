@@ -88,6 +88,18 @@ impl Inbound {
 
     /// # Panics
     ///
+    /// When a buffer is being filled, which would have taken these bytes.
+    pub(crate) fn put_back(&mut self, rest: Slice) {
+        let fills = self.filling.is_some() || matches!(self.doing, Doing::Filling(_));
+        assert!(!fills, "what is put back comes before what fills a buffer");
+        if !rest.is_empty() {
+            self.inbox.push_front(rest);
+            self.spilled = 0;
+        }
+    }
+
+    /// # Panics
+    ///
     /// When a buffer is being filled already.
     pub(crate) fn fill(&mut self, buffer: Buffer, range: Range<usize>) {
         let busy = self.filling.is_some() || matches!(self.doing, Doing::Filling(_));

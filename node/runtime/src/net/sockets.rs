@@ -235,6 +235,12 @@ impl Sockets {
         }
     }
 
+    pub(crate) fn put_back(&mut self, key: SocketKey, rest: Slice) {
+        if let Some(socket) = self.touch_open(key) {
+            socket.inbound.put_back(rest);
+        }
+    }
+
     pub(crate) fn fill(
         &mut self,
         key: SocketKey,
