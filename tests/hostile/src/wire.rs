@@ -60,7 +60,7 @@ pub(crate) fn pdu(bytes: &[u8]) {
     let [options, alignment, bytes @ ..] = bytes else { return };
     let (inbound, outbound) = agreed(*options, *alignment);
     let mut header: HeaderBuffer = sized(bytes);
-    let frame = match inbound.frame(header.first_chunk().expect("128 bytes")) {
+    let frame = match inbound.frame(header.first_chunk().expect("144 bytes")) {
         Ok(frame) => frame,
         Err(violation) => {
             let mut end = [0; TERMINATE_MAX];

@@ -19,9 +19,9 @@ use super::{
 
 /// The bytes of the common header.
 pub const COMMON_HEADER_SIZE: usize = size_of::<CommonLayout>();
-/// The most bytes in front of the data of a PDU that Fathom sends: header, header digest, padding.
-/// An alignment divides no larger offset than this.
-pub const HEADER_MAX: usize = 128;
+/// The most bytes in front of the data of a PDU: header, header digest, padding. It is a command
+/// capsule's at an alignment of 72 bytes: alignments need not be powers of two.
+pub const HEADER_MAX: usize = 144;
 /// Where a header is encoded.
 pub type HeaderBuffer = [u8; HEADER_MAX];
 
@@ -47,6 +47,20 @@ const _: () = {
     assert!(offset_of!(CommonLayout, hlen) == 2);
     assert!(offset_of!(CommonLayout, pdo) == 3);
     assert!(offset_of!(CommonLayout, plen) == 4);
+};
+
+const _: () = {
+    // No type of PDU needs more at any alignment.
+    let digests = Digests { header: true, data: true };
+    let mut field = 0;
+    while field <= Alignment::MAX.0 {
+        let outbound = Outbound { digests, alignment: Alignment(field) };
+        assert!(outbound.data_offset(PduType::CapsuleCommand) <= HEADER_MAX);
+        assert!(outbound.data_offset(PduType::H2cData) <= HEADER_MAX);
+        let plain = Outbound { digests: Digests { header: false, data: false }, ..outbound };
+        assert!(plain.data_offset(PduType::CapsuleCommand) <= HEADER_MAX);
+        field += 1;
+    }
 };
 
 /// Where the fields lie that a violation can name, in bytes from the start of the header.
@@ -468,7 +482,7 @@ impl Outbound {
         if digest > 0 {
             all_flags |= DDGSTF;
         }
-        let pdo = if data_length == 0 { 0 } else { u8::try_from(offset).expect("at most 128") };
+        let pdo = if data_length == 0 { 0 } else { u8::try_from(offset).expect("at most 144") };
         let plen = offset + data_length as usize + digest;
         let common = CommonLayout::new(kind, all_flags, pdo, plen);
         header[..COMMON_HEADER_SIZE].copy_from_slice(common.as_bytes());

@@ -470,6 +470,14 @@ proptest! {
         prop_assert_eq!((framed.data_offset(), framed.data_length()), (sent, length));
         prop_assert!(framed.header_end() <= sent && sent.is_multiple_of(alignment.bytes()));
 
+        let (capsule, short) = (SubmissionEntry::new(1).with_cid(cid), length % 8192 + 1);
+        let sent = CapsuleCommand::encode(&capsule, short, &outbound, &mut header);
+        let framed = frame(&to_controller, &header).expect("well made");
+        prop_assert_eq!(framed.check_header(&header), Ok(()));
+        prop_assert_eq!(*CapsuleCommand::view(&framed, &header), capsule);
+        prop_assert_eq!((framed.data_offset(), framed.data_length()), (sent, short));
+        prop_assert!(sent.is_multiple_of(alignment.bytes()));
+
         let c2h = C2hData { cid, offset, length, last, success: success && last };
         let sent = c2h.encode(&outbound, &mut header);
         let framed = frame(&to_host, &header).expect("well made");
