@@ -4,7 +4,7 @@
 //!  a larger member   Resize -------------------------> Segment -> Logged -> Done
 //!  a new member      Propose -> Include -> Confirm --> Segment -> Logged -> (join) -> Done
 //!  a stale member                                                           (join) -> Done
-//!  (join)            Wipe -> Wiped -> Follow -> Checkpoint -> InSync
+//!  (join)            Wipe -> Wiped -> Follow -> Checkpoint -> Vouch -> InSync
 //! ```
 //!
 //! The labels come first, then the segment: what a PutMember in the log says of a member, every
@@ -131,6 +131,7 @@ enum Stage {
     Wiped,
     Follow,
     Checkpoint { wanted: u64 },
+    Vouch,
     InSync,
     Done,
 }
@@ -152,6 +153,11 @@ impl GrowTask {
 
     pub(crate) fn label_changed(&mut self, done: bool) {
         self.labels = Some(Some(done));
+    }
+
+    /// A label may say by now that the member's copy is whole.
+    pub(crate) fn has_vouched(&self) -> bool {
+        matches!(self.stage, Stage::Vouch | Stage::InSync)
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -401,8 +407,11 @@ impl Store {
             }
             Stage::Follow => self.follow(key, member),
             Stage::Checkpoint { wanted } => self.await_checkpoint(key, wanted),
+            Stage::Vouch => {
+                self.after_labels(key, LabelChange::Vouch(member), Stage::InSync);
+            }
             Stage::InSync => {
-                // From here on it is a copy like any other: its failure has to be recorded.
+                // From here on it is a copy like any other, on which the others may be recorded.
                 self.joining = None;
                 self.after_labels(key, LabelChange::InSync(member), Stage::Done);
             }
@@ -512,7 +521,7 @@ impl Store {
             return self.stall(key);
         }
         if self.checkpoint_generation >= wanted {
-            return self.go_on(key, Stage::InSync);
+            return self.go_on(key, Stage::Vouch);
         }
         // It failed on another copy, which is recorded as stale by now.
         self.start_checkpoint();

@@ -34,7 +34,9 @@ pub(crate) enum LabelChange {
     Stale(MemberIndex),
     /// The member, which has data only, failed to flush.
     Lost(MemberIndex),
-    /// Its metadata copy is whole.
+    /// Its metadata copy is whole, in the labels of the other copies.
+    Vouch(MemberIndex),
+    /// Its metadata copy is whole, in all labels.
     InSync(MemberIndex),
     /// It has another size, in bytes.
     Resize(MemberIndex, u64),
@@ -135,6 +137,7 @@ impl Store {
         match change {
             LabelChange::Stale(member) | LabelChange::Lost(member) => all & !(1 << member.0),
             LabelChange::Propose(member) | LabelChange::Confirm(member) => 1 << member.0,
+            LabelChange::Vouch(member) => all & self.copies & !(1 << member.0),
             LabelChange::InSync(_) | LabelChange::Resize(..) | LabelChange::Include(..) => all,
         }
     }
@@ -153,6 +156,12 @@ impl Store {
             LabelChange::Lost(member) => {
                 let since = self.labels[&member].incarnation;
                 set(self, member, MemberState::Lost { since });
+            }
+            LabelChange::Vouch(member) => {
+                for copy in bits(self.concerned(change)) {
+                    let label = self.labels.get_mut(&copy).expect("a copy has a label");
+                    label.members[usize::from(member.0)].state = MemberState::InSync;
+                }
             }
             LabelChange::InSync(member) => set(self, member, MemberState::InSync),
             LabelChange::Resize(member, size) => {
@@ -258,7 +267,10 @@ impl Store {
             return;
         };
         let done = match change {
-            LabelChange::Stale(_) | LabelChange::Lost(_) | LabelChange::Include(..) => members != 0,
+            LabelChange::Stale(_)
+            | LabelChange::Lost(_)
+            | LabelChange::Vouch(_)
+            | LabelChange::Include(..) => members != 0,
             LabelChange::InSync(member)
             | LabelChange::Resize(member, _)
             | LabelChange::Propose(member)

@@ -148,8 +148,8 @@ impl Store {
             return;
         }
         let joining = self.joining.map_or(0, |(member, _)| 1 << member.0);
-        if joining == bit {
-            return self.abandon_join();
+        if joining == bit && !self.abandon_join() {
+            return;
         }
         if self.copies & !(bit | losing | joining) == 0 {
             return self.fail(member, reason);
@@ -157,11 +157,15 @@ impl Store {
         self.change_labels(LabelChange::Stale(member), None);
     }
 
-    /// A copy that was being made does not count, and no label says that it does.
-    fn abandon_join(&mut self) {
-        let Some((member, key)) = self.joining.take() else { return };
+    /// A copy that was being made does not count. Returns whether a label may say that it does.
+    fn abandon_join(&mut self) -> bool {
+        let Some((member, key)) = self.joining.take() else { return false };
+        let vouched = matches!(&self.tasks[key].work, Work::Grow(task) if task.has_vouched());
         self.fail_task(key);
-        self.forget_copy(member);
+        if !vouched {
+            self.forget_copy(member);
+        }
+        vouched
     }
 
     /// Nobody waits for a metadata copy any more.

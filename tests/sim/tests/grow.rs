@@ -9,7 +9,7 @@ use fathom_lvs::{
 };
 use fathom_test_sim::{
     pool::{CLUSTER, METADATA, SLOT_BYTES, Shape, Story, new_volume},
-    rig::{Disks, Rig},
+    rig::{Disks, Event, Rig},
 };
 use fathom_test_support::{
     disk::{Cut, SimulatedDisk, Unwritten},
@@ -475,5 +475,92 @@ fn a_crash_at_any_point_of_adding_a_member_is_mended_by_calling_again() {
                 assert!(capacity >= (members * CLUSTERS + 9) * CLUSTER);
             },
         );
+    }
+}
+
+/// Makes a call on what `begin` gives, and lets a member hang from before its `point`th step on.
+/// What is acknowledged then is there after a crash of either kind. Returns whether there was such
+/// a step.
+fn hang_at(
+    begin: &dyn Fn() -> (Story, ObjectId),
+    call: &dyn Fn(&mut Story),
+    point: u64,
+    victim: MemberIndex,
+) -> bool {
+    let (mut story, volume) = begin();
+    call(&mut story);
+    story.rig.pump();
+    for _ in 0..point {
+        if !story.rig.has_io() {
+            return false;
+        }
+        story.rig.step(&mut story.random);
+    }
+    story.rig.hang(victim);
+    story.rig.settle(&mut story.random);
+    let write = story.rig.submit(
+        volume,
+        fathom_block::Operation::Write { fua: true },
+        40,
+        1,
+        vec![0xB1; 4096],
+    );
+    story.rig.pump();
+    story.rig.settle(&mut story.random);
+    let acknowledged = story.rig.events.iter().any(|event| match event {
+        Event::Completed(id, result, _) => *id == write && result.is_ok(),
+        Event::Done(..) => false,
+    });
+    for seed in 0..3 {
+        let mut random = Random::new(seed);
+        let cut = (seed > 0).then(|| *random.pick(&Cut::ALL));
+        let mut disks = story.rig.crash(&mut random, cut);
+        set_aside(&mut disks);
+        let mut story = Story::open(disks, 5, DEGRADED);
+        assert_eq!(story.read(volume, 0), Ok(0xA1), "point {point}, {victim:?}");
+        let found = story.read(volume, 40).expect("healthy disks");
+        assert!(found == 0xB1 || !acknowledged && found == 0, "point {point}, {victim:?}: {found}");
+        story.rig.settle(&mut story.random);
+        assert!(!matches!(story.rig.store.health(), Health::Failed { .. }));
+    }
+    true
+}
+
+#[test]
+fn a_member_that_hangs_at_any_point_of_a_change_of_members_loses_nothing() {
+    let newcomer = |members| {
+        move || {
+            let (mut story, volume) = story(members);
+            story.rig.disks.0.push(disk(9, Unwritten::Zero));
+            (story, volume)
+        }
+    };
+    let addition = |story: &mut Story| {
+        let slot = story.rig.disks.0.len() - 1;
+        story.rig.add_member(slot, NEW, false).expect("it is empty");
+    };
+    let rejoin = |story: &mut Story| {
+        story.rig.rejoin_member(ONE).expect("it is there");
+    };
+    let larger = || {
+        let (mut story, volume) = story(3);
+        let disk = &mut story.rig.disks.0[1];
+        disk.grow(disk.capacity() + 3 * CLUSTER);
+        (story, volume)
+    };
+    let enlarge = |story: &mut Story| {
+        story.rig.grow_member(ONE).expect("it has grown");
+    };
+    let stale = || stale(2);
+    type Begin<'a> = &'a dyn Fn() -> (Story, ObjectId);
+    type Call<'a> = &'a dyn Fn(&mut Story);
+    let (one, two) = (newcomer(1), newcomer(2));
+    let changes: [(Begin<'_>, Call<'_>, u16); 4] =
+        [(&one, &addition, 2), (&two, &addition, 3), (&stale, &rejoin, 2), (&larger, &enlarge, 3)];
+    for (begin, call, members) in changes {
+        for victim in (0..members).map(MemberIndex) {
+            let points = (0..).take_while(|&point| hang_at(begin, call, point, victim)).count();
+            assert!(points > 20, "only {points} points");
+        }
     }
 }
