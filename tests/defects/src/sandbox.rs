@@ -126,16 +126,39 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::create_dir(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
-        if entry.file_name() != "target" {
+        if !is_built(&entry.path()) {
             copy(&entry.path(), &to.join(entry.file_name()))?;
         }
     }
     Ok(())
 }
 
+/// Whether cargo keeps what it builds there. A crate may be called `target`, too.
+fn is_built(path: &Path) -> bool {
+    path.join("CACHEDIR.TAG").is_file()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_built_is_not_copied_and_a_crate_called_target_is() {
+        let root = std::env::temp_dir().join(format!("fathom-copy-{}", std::process::id()));
+        let write = |path: &str| {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().expect("below the root")).expect("writable");
+            std::fs::write(path, "text").expect("writable");
+        };
+        let paths =
+            ["from/node/target/Cargo.toml", "from/target/CACHEDIR.TAG", "from/target/built"];
+        paths.into_iter().for_each(write);
+        copy(&root.join("from"), &root.join("to")).expect("readable");
+        let copied =
+            ["to/node/target/Cargo.toml", "to/target"].map(|path| root.join(path).exists());
+        std::fs::remove_dir_all(&root).expect("it is ours");
+        assert_eq!(copied, [true, false]);
+    }
 
     #[test]
     fn the_executable_of_another_target_is_not_taken() {
