@@ -24,6 +24,7 @@
 //!
 //! - A change that is submitted while another waits to be fenced waits behind it: on the new
 //!   association it could be overtaken by what is left of the old one.
+//! - A read that overlaps such a change waits behind it, too.
 //! - Flush is begun anew because it concerns what was acknowledged, on whichever association.
 //! - With [`Host::give_up`] or in Ended, what need not be fenced ends with `NotReady` at once, and
 //!   the rest when it is fenced.
@@ -42,7 +43,7 @@ use crate::{
     config::{ADMIN_QUEUE_ENTRIES, Config, Purpose},
     error::Error,
     queue::{Input, Outgoing, Queue},
-    request::{Pending, Piece, Work},
+    request::{Pending, Piece, Span, Work},
     setup::{ANSWER_MAX, Namespace, Session, Step, connect},
 };
 
@@ -91,6 +92,12 @@ struct Held {
     association: Option<AssociationId>,
 }
 
+/// A request of which commands have been begun and that is not completed.
+struct Active {
+    key: usize,
+    span: Span,
+}
+
 /// Events that are to be looked after, one at a time.
 #[derive(Clone, Copy, Default)]
 struct Jobs {
@@ -116,6 +123,7 @@ pub struct Host {
     namespace: Option<Namespace>,
     requests: Slab<Pending>,
     waiting: VecDeque<usize>,
+    active: Vec<Active>,
     held: VecDeque<Held>,
     next_queue: usize,
     next_poll: usize,
@@ -151,6 +159,7 @@ impl Host {
             namespace: None,
             requests: Slab::new(),
             waiting: VecDeque::new(),
+            active: Vec::new(),
             held: VecDeque::new(),
             next_queue: 0,
             next_poll: 0,

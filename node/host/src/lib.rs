@@ -16,8 +16,9 @@
 //!   [`Error`] that says why. Memory is bounded by what the configuration allows.
 //! - A write whose outcome is unknown, because its association was lost, is neither tried again nor
 //!   completed before the driver says that the old association is fenced ([`Host::fenced`]).
-//! - Requests that are under way together take effect in no certain order, as NVMe has it: who
-//!   needs order among requests that overlap waits for completions.
+//! - Requests that overlap take effect in the order of their submission, as the block contract has
+//!   it. NVMe does not order commands, so one that overlaps another waits until that is completed,
+//!   and those behind it wait, too.
 //!
 //! Sources: Base section 3.5.2, TCP sections 3.1 to 3.5.
 

@@ -50,6 +50,21 @@ pub(crate) struct Piece {
     pub(crate) part: Part,
 }
 
+/// The blocks of a request, to be compared with those of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Span {
+    first: u64,
+    end: u64,
+    is_change: bool,
+}
+
+impl Span {
+    /// Whether the order of the two matters.
+    pub(crate) const fn conflicts(&self, other: &Self) -> bool {
+        (self.is_change || other.is_change) && self.first < other.end && other.first < self.end
+    }
+}
+
 /// A request that is not completed.
 #[derive(Debug)]
 pub(crate) struct Pending {
@@ -59,6 +74,8 @@ pub(crate) struct Pending {
     issued: u64,
     /// Commands under way.
     under_way: u32,
+    /// It is among those at the controller.
+    is_begun: bool,
     retries: u8,
     /// A command failed in a way that will pass.
     again: bool,
@@ -67,7 +84,16 @@ pub(crate) struct Pending {
 
 impl Pending {
     pub(crate) fn new(request: Request, work: Work) -> Self {
-        Self { request, work, issued: 0, under_way: 0, retries: 0, again: false, error: None }
+        Self {
+            request,
+            work,
+            issued: 0,
+            under_way: 0,
+            is_begun: false,
+            retries: 0,
+            again: false,
+            error: None,
+        }
     }
 
     /// Whether it may change what the namespace holds.
@@ -78,9 +104,25 @@ impl Pending {
         }
     }
 
+    /// Its blocks; a flush has none, and no order.
+    pub(crate) fn span(&self) -> Option<Span> {
+        let (first, blocks) = (self.request.lba.0, self.request.blocks.0);
+        let span = Span { first, end: first + blocks, is_change: self.is_change() };
+        (self.work != Work::Block(Operation::Flush)).then_some(span)
+    }
+
     /// Whether doing it once more leaves what doing it once would have left.
     pub(crate) fn is_repeatable(&self) -> bool {
         !matches!(self.work, Work::Block(Operation::CompareAndWrite { .. }))
+    }
+
+    /// Whether it is among those at the controller, from its first command to its completion.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.is_begun
+    }
+
+    pub(crate) fn set_begun(&mut self, is_begun: bool) {
+        self.is_begun = is_begun;
     }
 
     /// Whether commands of it are under way.
@@ -125,6 +167,7 @@ impl Pending {
         let mut one = |command: NvmCommand, transfer| begin(piece, command.entry(nsid), transfer);
         self.issued += blocks.max(1);
         self.under_way += 1;
+        self.is_begun = true;
         match self.work {
             Work::Block(Operation::Flush) => one(NvmCommand::Flush, DataTransfer::None),
             Work::Block(Operation::Read) => {

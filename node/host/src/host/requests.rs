@@ -2,6 +2,7 @@
 //!
 //! Before: [`Host::submit`](crate::Host::submit). Next: [`crate::request`] for the commands of one.
 //!
+//! - Of requests that overlap, and one of which is a change, one is at the controller at a time.
 //! - A request is in one place: waiting, under way, or held until an association is fenced. Of one
 //!   that is begun in part, the rest waits in front of all others.
 
@@ -11,12 +12,12 @@ use fathom_block::{self as block, Completion, Operation, Request};
 use fathom_nvme::{Status, identify::IoCommands};
 use fathom_units::Monotonic;
 
-use super::{Held, Host, Link, State, Token};
+use super::{Active, Held, Host, Link, State, Token};
 use crate::{
     action::{Action, Event, Refused, Why},
     config::REQUESTS_MAX,
     error::Error,
-    request::{Outcome, Pending, Piece, Work},
+    request::{Outcome, Pending, Piece, Span, Work},
     setup::Namespace,
 };
 
@@ -43,15 +44,31 @@ impl Host {
         if self.requests.len() >= REQUESTS_MAX {
             return refuse(Why::Full);
         }
-        let is_change = pending.is_change();
+        let is_held = self.is_behind_held(&pending);
         let key = self.requests.insert(pending);
-        if is_change && !self.held.is_empty() {
+        if is_held {
             self.held.push_back(Held { key, association: None });
         } else {
             self.waiting.push_back(key);
             self.pump(now);
         }
         Ok(())
+    }
+
+    /// Whether a request has to wait behind those that are held: as a change behind all of them,
+    /// else behind the changes that it overlaps.
+    fn is_behind_held(&self, pending: &Pending) -> bool {
+        if pending.is_change() {
+            return !self.held.is_empty();
+        }
+        let Some(span) = pending.span() else { return false };
+        let mut spans = self.held.iter().filter_map(|held| self.requests[held.key].span());
+        spans.any(|held| held.conflicts(&span))
+    }
+
+    /// Whether blocks are those of a request that is at the controller.
+    fn is_behind_active(&self, span: Option<Span>) -> bool {
+        span.is_some_and(|span| self.active.iter().any(|active| active.span.conflicts(&span)))
     }
 
     /// Begins what waits, as far as the queues have room.
@@ -66,7 +83,11 @@ impl Host {
                 self.waiting.pop_front();
                 continue;
             }
-            let needed = pending.commands();
+            let (needed, span) = (pending.commands(), pending.span());
+            let is_first = !pending.is_begun();
+            if is_first && self.is_behind_active(span) {
+                return;
+            }
             let count = self.links.len() - 1;
             let mut numbers = (0..count).map(|step| 1 + (self.next_queue + step) % count);
             let room = |number: &usize| match &self.links[*number] {
@@ -76,6 +97,10 @@ impl Host {
             let Some(number) = numbers.find(room) else { return };
             self.next_queue = number % count;
             let Link::Up(queue) = &mut self.links[number] else { unreachable!("just found") };
+            let pending = &mut self.requests[key];
+            if let Some(span) = span.filter(|_| is_first) {
+                self.active.push(Active { key, span });
+            }
             pending.issue(key, &namespace, &mut |piece, entry, transfer| {
                 queue.begin(Token::Piece(piece), entry, transfer, Some(now));
             });
@@ -102,6 +127,9 @@ impl Host {
 
     pub(super) fn complete(&mut self, key: usize, result: Result<(), block::Error>) {
         let pending = self.requests.remove(key);
+        if let Some(place) = self.active.iter().position(|active| active.key == key) {
+            self.active.swap_remove(place);
+        }
         // One that failed before all of it was begun still waits in front.
         if self.waiting.front() == Some(&key) {
             self.waiting.pop_front();
@@ -137,11 +165,13 @@ impl Host {
         }
         lost.sort_unstable();
         lost.dedup();
+        self.active.clear();
         let mut unfenced = false;
         let mut again = VecDeque::new();
         for &key in &lost {
             let pending = &mut self.requests[key];
             let is_change = pending.is_change();
+            pending.set_begun(false);
             if pending.is_repeatable() {
                 pending.lose();
             }
@@ -159,7 +189,8 @@ impl Host {
             if lost.binary_search(&key).is_ok() {
                 continue;
             }
-            if unfenced && self.requests[key].is_change() {
+            self.requests[key].set_begun(false);
+            if self.is_behind_held(&self.requests[key]) {
                 self.held.push_back(Held { key, association: None });
             } else {
                 again.push_back(key);

@@ -69,12 +69,14 @@ fn a_write_is_not_tried_again_before_the_old_association_is_fenced() {
     bench.peer.hold = false;
     bench.wait(100 * SECOND);
     assert!(bench.is_live());
-    // A write that comes later waits behind it; a read and a flush do not.
+    // A write that comes later waits behind it, and so does a read of the same blocks. A read of
+    // others and a flush do not.
     bench.write(2, 0, 1, 2);
-    bench.submit(3, Operation::Read, 0, 1);
+    bench.submit(3, Operation::Read, 1, 1);
     bench.submit(4, Operation::Flush, 0, 0);
+    bench.submit(5, Operation::Read, 0, 1);
     bench.run();
-    assert_eq!((bench.result(1), bench.result(2)), (None, None));
+    assert_eq!((bench.result(1), bench.result(2), bench.result(5)), (None, None, None));
     assert_eq!((bench.result(3), bench.result(4)), (Some(Ok(())), Some(Ok(()))));
     let is_write = |command: &&NvmCommand| matches!(command, NvmCommand::Write(_));
     assert_eq!(bench.peer.executed.iter().filter(is_write).count(), 0);
@@ -86,6 +88,7 @@ fn a_write_is_not_tried_again_before_the_old_association_is_fenced() {
     bench.run();
     assert_eq!((bench.result(1), bench.result(2)), (Some(Ok(())), Some(Ok(()))));
     assert_eq!(bench.peer.medium[0], 2, "in the order of submission");
+    assert_eq!((bench.result(5), bench.memory[&RequestId(5)][0]), (Some(Ok(())), 2));
 }
 
 #[test]

@@ -245,7 +245,8 @@ fn an_error_of_one_piece_is_that_of_the_request_and_others_go_on() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Random requests one after another do to the medium what they do to an array.
+    /// Random requests, one after another or all at once, do to the medium what they do to an array
+    /// in the order of their submission.
     #[test]
     fn requests_do_what_they_do_to_an_array(
         digests in any::<(bool, bool)>(),
@@ -253,6 +254,7 @@ proptest! {
         entries in 3..9u32,
         sizes in (1..40usize, 1..40usize, 1..40u32),
         alignments in (0..32u8, 0..32u8),
+        at_once: bool,
         success: bool,
         cut in prop_oneof![Just(usize::MAX), 1..5000usize],
         steps in prop::collection::vec((0..6u8, 0..64u64, 1..80u64, any::<u8>()), 1..24),
@@ -268,6 +270,8 @@ proptest! {
         let mut bench = Bench::live(config, peer);
         bench.cut = cut;
         let mut medium = vec![0u8; 144 * 4096];
+        let mut results = Vec::new();
+        let mut reads = Vec::new();
         for (id, (kind, lba, blocks, byte)) in steps.into_iter().enumerate() {
             let id = id as u64;
             let start = usize::try_from(lba * 4096).expect("small");
@@ -284,8 +288,7 @@ proptest! {
                 }
                 3 => {
                     bench.submit(id, Operation::Read, lba, blocks);
-                    bench.run();
-                    prop_assert!(bench.memory[&RequestId(id)] == medium[range]);
+                    reads.push((id, medium[range].to_vec()));
                 }
                 4 => {
                     bench.memory.insert(RequestId(id), vec![byte; range.len()]);
@@ -296,9 +299,19 @@ proptest! {
                 }
                 _ => bench.submit(id, Operation::Flush, 0, 0),
             }
-            bench.run();
-            prop_assert_eq!(bench.result(id), Some(expected));
-            prop_assert!(bench.peer.medium == medium);
+            results.push((id, expected));
+            if !at_once {
+                bench.run();
+                prop_assert!(bench.peer.medium == medium);
+            }
+        }
+        bench.run();
+        prop_assert!(bench.peer.medium == medium);
+        for (id, expected) in results {
+            prop_assert_eq!(bench.result(id), Some(expected), "{}", id);
+        }
+        for (id, expected) in reads {
+            prop_assert!(bench.memory[&RequestId(id)] == expected, "{}", id);
         }
         prop_assert_eq!(bench.host.outstanding(), 0);
     }
