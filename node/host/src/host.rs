@@ -86,7 +86,7 @@ enum State {
 }
 
 /// A change that waits to be fenced, or behind one that does.
-struct Held {
+struct Unfenced {
     key: usize,
     /// Commands of it were under way in this association.
     association: Option<AssociationId>,
@@ -124,7 +124,7 @@ pub struct Host {
     requests: Slab<Pending>,
     waiting: VecDeque<usize>,
     active: Vec<Active>,
-    held: VecDeque<Held>,
+    unfenced: VecDeque<Unfenced>,
     next_queue: usize,
     next_poll: usize,
     keep_alive_at: Monotonic,
@@ -160,7 +160,7 @@ impl Host {
             requests: Slab::new(),
             waiting: VecDeque::new(),
             active: Vec::new(),
-            held: VecDeque::new(),
+            unfenced: VecDeque::new(),
             next_queue: 0,
             next_poll: 0,
             keep_alive_at: start,
@@ -292,9 +292,9 @@ impl Host {
                 State::Live | State::SettingUp { .. } | State::ShuttingDown { .. }
             );
         assert!(association <= self.association && !is_now, "the association is not lost");
-        for held in &mut self.held {
-            if held.association.is_some_and(|held| held <= association) {
-                held.association = None;
+        for waiting in &mut self.unfenced {
+            if waiting.association.is_some_and(|lost| lost <= association) {
+                waiting.association = None;
             }
         }
         self.release(now);

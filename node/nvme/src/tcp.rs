@@ -37,9 +37,9 @@ pub use initialize::{IC_SIZE, InitializeRequest, InitializeResponse};
 pub use terminate::{FatalStatus, TERMINATE_DATA_MAX, TERMINATE_MAX, TerminateRequest};
 pub use violation::Violation;
 
-/// The TCP port on which a discovery service is looked for (TCP 3.1).
+/// The TCP port on which a discovery service is looked for (TCP 3.1.2).
 pub const DISCOVERY_PORT: u16 = 8009;
-/// The TCP port of NVMe/TCP I/O controllers by convention (TCP 3.1).
+/// The TCP port of NVMe/TCP I/O controllers by convention (TCP 3.1.2).
 pub const PORT: u16 = 4420;
 /// The most in-capsule data of a Fabrics or admin command, in bytes (TCP 3.3.1).
 pub const ADMIN_CAPSULE_DATA_MAX: u32 = 8192;

@@ -3,7 +3,7 @@
 //! Before: [`Host::submit`](crate::Host::submit). Next: [`crate::request`] for the commands of one.
 //!
 //! - Of requests that overlap, and one of which is a change, one is at the controller at a time.
-//! - A request is in one place: waiting, under way, or held until an association is fenced. Of one
+//! - A request is in one place: waiting, under way, or unfenced until its association is fenced. Of one
 //!   that is begun in part, the rest waits in front of all others.
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use fathom_block::{self as block, Completion, Operation, Request};
 use fathom_nvme::{Status, identify::IoCommands};
 use fathom_units::Monotonic;
 
-use super::{Active, Held, Host, Link, State, Token};
+use super::{Active, Host, Link, State, Token, Unfenced};
 use crate::{
     action::{Action, Event, Refused, Why},
     config::REQUESTS_MAX,
@@ -44,10 +44,10 @@ impl Host {
         if self.requests.len() >= REQUESTS_MAX {
             return refuse(Why::Full);
         }
-        let is_held = self.is_behind_held(&pending);
+        let is_behind = self.is_behind_unfenced(&pending);
         let key = self.requests.insert(pending);
-        if is_held {
-            self.held.push_back(Held { key, association: None });
+        if is_behind {
+            self.unfenced.push_back(Unfenced { key, association: None });
         } else {
             self.waiting.push_back(key);
             self.pump(now);
@@ -55,15 +55,15 @@ impl Host {
         Ok(())
     }
 
-    /// Whether a request has to wait behind those that are held: as a change behind all of them,
+    /// Whether a request has to wait behind those that are unfenced: as a change behind all,
     /// else behind the changes that it overlaps.
-    fn is_behind_held(&self, pending: &Pending) -> bool {
+    fn is_behind_unfenced(&self, pending: &Pending) -> bool {
         if pending.is_change() {
-            return !self.held.is_empty();
+            return !self.unfenced.is_empty();
         }
         let Some(span) = pending.span() else { return false };
-        let mut spans = self.held.iter().filter_map(|held| self.requests[held.key].span());
-        spans.any(|held| held.conflicts(&span))
+        let mut spans = self.unfenced.iter().filter_map(|other| self.requests[other.key].span());
+        spans.any(|other| other.conflicts(&span))
     }
 
     /// Whether blocks are those of a request that is at the controller.
@@ -138,14 +138,14 @@ impl Host {
         self.actions.push_back(Action::Complete(Completion { id, result }));
     }
 
-    /// What is fenced leaves the held ones, in their order, up to the first that is not.
+    /// What is fenced goes on, in its order, up to the first that is not.
     pub(super) fn release(&mut self, now: Monotonic) {
-        while let Some(held) = self.held.pop_front_if(|held| held.association.is_none()) {
-            let pending = &self.requests[held.key];
+        while let Some(next) = self.unfenced.pop_front_if(|next| next.association.is_none()) {
+            let pending = &self.requests[next.key];
             if self.state == State::Ended || (!pending.is_repeatable() && pending.is_under_way()) {
-                self.complete(held.key, Err(block::Error::NotReady));
+                self.complete(next.key, Err(block::Error::NotReady));
             } else {
-                self.waiting.push_back(held.key);
+                self.waiting.push_back(next.key);
             }
         }
         self.pump(now);
@@ -178,20 +178,20 @@ impl Host {
             if is_change {
                 unfenced = true;
                 let association = Some(self.association);
-                self.held.push_back(Held { key, association });
+                self.unfenced.push_back(Unfenced { key, association });
             } else {
                 again.push_back(key);
             }
         }
-        // What waited goes behind what was under way; changes wait behind those that are held.
+        // What waited goes behind what was under way; changes wait behind those that are unfenced.
         let waited: Vec<usize> = self.waiting.drain(..).collect();
         for key in waited {
             if lost.binary_search(&key).is_ok() {
                 continue;
             }
             self.requests[key].set_begun(false);
-            if self.is_behind_held(&self.requests[key]) {
-                self.held.push_back(Held { key, association: None });
+            if self.is_behind_unfenced(&self.requests[key]) {
+                self.unfenced.push_back(Unfenced { key, association: None });
             } else {
                 again.push_back(key);
             }
@@ -204,15 +204,15 @@ impl Host {
     pub(super) fn end(&mut self, error: Option<Error>) {
         self.lose_requests();
         self.state = State::Ended;
-        let (held, behind) =
-            self.held.drain(..).partition(|held: &Held| held.association.is_some());
-        self.held = held;
-        let behind: VecDeque<Held> = behind;
+        let (unfenced, behind) =
+            self.unfenced.drain(..).partition(|other: &Unfenced| other.association.is_some());
+        self.unfenced = unfenced;
+        let behind: VecDeque<Unfenced> = behind;
         for key in std::mem::take(&mut self.waiting) {
             self.complete(key, Err(block::Error::NotReady));
         }
-        for held in behind {
-            self.complete(held.key, Err(block::Error::NotReady));
+        for other in behind {
+            self.complete(other.key, Err(block::Error::NotReady));
         }
         self.actions.push_back(Action::Event(Event::Ended(error)));
     }
