@@ -47,6 +47,8 @@ pub enum Property {
     Status,
     /// NVM subsystem reset, optional.
     SubsystemReset,
+    /// Controller ready timeouts, which a controller has whose CAP.CRMS is not zero.
+    ReadyTimeouts,
 }
 
 impl Property {
@@ -58,6 +60,7 @@ impl Property {
             0x14 => Some(Self::Configuration),
             0x1C => Some(Self::Status),
             0x20 => Some(Self::SubsystemReset),
+            0x68 => Some(Self::ReadyTimeouts),
             _ => None,
         }
     }
@@ -70,6 +73,7 @@ impl Property {
             Self::Configuration => 0x14,
             Self::Status => 0x1C,
             Self::SubsystemReset => 0x20,
+            Self::ReadyTimeouts => 0x68,
         }
     }
 
@@ -169,6 +173,39 @@ impl Capabilities {
             page_size_min: byte(value, 48, 4),
             page_size_max: byte(value, 52, 4),
             ready_modes: byte(value, 59, 2),
+        }
+    }
+}
+
+/// CRTO, how long a controller may take to become ready (3.1.4.26).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadyTimeouts {
+    /// CRWMT, bits 15:0, in milliseconds (500 ms units): with media.
+    pub with_media_ms: u32,
+    /// CRIMT, bits 31:16, in milliseconds (500 ms units): independent of media; 0 where CAP.CRMS says
+    /// that there is no such mode.
+    pub independent_of_media_ms: u32,
+}
+
+impl ReadyTimeouts {
+    /// The property's value.
+    ///
+    /// # Panics
+    ///
+    /// When a number does not fit into its field.
+    pub fn encode(&self) -> u32 {
+        let units = |milliseconds: u32| {
+            let units = milliseconds.div_ceil(TIMEOUT_UNIT_MS);
+            u32::from(u16::try_from(units).expect("CRTO has 16 bits of 500 ms for each"))
+        };
+        units(self.with_media_ms) | units(self.independent_of_media_ms) << 16
+    }
+
+    /// What the property's value says.
+    pub fn decode(value: u32) -> Self {
+        Self {
+            with_media_ms: (value & 0xFFFF) * TIMEOUT_UNIT_MS,
+            independent_of_media_ms: (value >> 16) * TIMEOUT_UNIT_MS,
         }
     }
 }
@@ -479,13 +516,23 @@ mod tests {
     }
 
     #[test]
+    fn ready_timeouts_have_the_bits_of_the_specification() {
+        let timeouts = ReadyTimeouts { with_media_ms: 0x1234 * 500, independent_of_media_ms: 500 };
+        assert_eq!(timeouts.encode(), 0x0001_1234);
+        assert_eq!(ReadyTimeouts::decode(0x0001_1234), timeouts);
+        assert_eq!(ReadyTimeouts::decode(0xFFFF_0000).with_media_ms, 0);
+        let rounded = ReadyTimeouts { with_media_ms: 501, independent_of_media_ms: 0 };
+        assert_eq!(rounded.encode(), 2);
+    }
+
+    #[test]
     fn properties_have_their_places_and_sizes() {
         for offset in 0..0x100 {
             if let Some(property) = Property::at(offset) {
                 assert_eq!(property.offset(), offset);
                 assert_eq!(property.size() == PropertySize::Eight, offset == 0);
             } else {
-                assert!(![0, 8, 0x14, 0x1C, 0x20].contains(&offset));
+                assert!(![0, 8, 0x14, 0x1C, 0x20, 0x68].contains(&offset));
             }
         }
     }

@@ -18,8 +18,11 @@
 //! - A command has a [`Slot`] from its capsule to its answer. The memory of its data belongs to the
 //!   driver, by slot: it is wanted before any data is taken, and the driver brings data to its
 //!   place itself, so nothing is copied here.
-//! - While memory is wanted and there is none, nothing more is taken from the host: that, and the
-//!   number of slots, bound what a host can have under way.
+//! - A command whose data is not in its capsule waits for memory aside
+//!   ([`Connection::memory_wanted`]): what comes behind it is taken meanwhile, since it may be the
+//!   data that lets other memory go. For data in a capsule memory is wanted at once
+//!   ([`Want::Memory`]): a driver that lets it wait for memory that commands of the same connection
+//!   hold waits for ever.
 //! - In [`Stage::Ending`] nothing more is taken, and nothing is submitted; what is at devices is
 //!   waited for. [`Action::Finished`] says that no request under this connection can reach a device
 //!   any more.
@@ -27,6 +30,7 @@
 //! Sources: TCP sections 3.3 to 3.6; Base sections 3.3.2, 3.4.5 and 6.3.
 
 mod commands;
+mod dataset;
 mod incoming;
 mod outgoing;
 mod slots;
@@ -98,8 +102,8 @@ pub enum Want {
         /// How many there are, more than 0.
         length: usize,
     },
-    /// Give `slot` memory of `length` bytes, then call [`Connection::memory_granted`]. Until then
-    /// keep the bytes.
+    /// The next bytes are data in a capsule: give `slot` memory of `length` bytes, then call
+    /// [`Connection::memory_granted`]. Until then keep the bytes.
     Memory {
         /// The slot.
         slot: Slot,
@@ -138,7 +142,7 @@ pub enum Action {
     /// [`Connection::answer`].
     Command(Box<AdminRequest>),
     /// Tell the target that this connection has ended by itself
-    /// ([`crate::target::Target::lost`]), and why.
+    /// ([`crate::target::Target::lost`]); why, is for whoever keeps a log.
     Lost(Loss),
     /// Nothing of this connection is at a device any more. Send what is still to be sent, under a
     /// deadline, close the socket, and tell the target ([`crate::target::Target::finished`]). It is
@@ -325,8 +329,10 @@ pub struct Connection {
     queue: Queue,
     slots: Slots,
     fused: Fused,
-    /// The slot for which memory is wanted, and how much.
-    memory_wanted: Option<(Slot, usize)>,
+    /// The slot whose data is in the capsule that comes, and has no memory yet, and how much it needs.
+    capsule_memory: Option<(Slot, usize)>,
+    /// Slots that wait for memory, and how much each needs.
+    memory_wanted: VecDeque<(Slot, usize)>,
     /// Requests at devices.
     at_devices: usize,
     actions: VecDeque<Action>,
@@ -367,7 +373,8 @@ impl Connection {
             },
             slots: Slots::default(),
             fused: Fused::None,
-            memory_wanted: None,
+            capsule_memory: None,
+            memory_wanted: VecDeque::new(),
             at_devices: 0,
             actions: VecDeque::new(),
         }
@@ -388,11 +395,17 @@ impl Connection {
         match self.stage {
             Stage::Ending | Stage::Ended => Want::Nothing,
             Stage::Connecting => Want::Patience,
-            Stage::New | Stage::Initialized | Stage::Live => match self.memory_wanted {
+            Stage::New | Stage::Initialized | Stage::Live => match self.capsule_memory {
                 Some((slot, length)) => Want::Memory { slot, length },
                 None => self.parse.want(),
             },
         }
+    }
+
+    /// The next slot that waits for memory, and how many bytes: give it that when there is, and call
+    /// [`Connection::memory_granted`].
+    pub fn memory_wanted(&self) -> Option<(Slot, usize)> {
+        self.memory_wanted.front().copied()
     }
 
     /// When the connection ends if its Connect has not been admitted; none afterwards.
@@ -452,7 +465,8 @@ impl Connection {
             return;
         }
         self.stage = Stage::Ending;
-        self.memory_wanted = None;
+        self.capsule_memory = None;
+        self.memory_wanted.clear();
         self.finish_if_done();
     }
 

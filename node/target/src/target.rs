@@ -4,7 +4,7 @@
 //!             Connect (admin)                    Connect (I/O)
 //!   none ---> wait for the fence of the last one ---> association: a controller and its queues
 //!                                                        |
-//!        keep alive expired, a queue lost, revoked       v
+//!   keep alive expired, admin queue lost, revoked        v
 //!                                                     ending: its connections end, one by one
 //!                                                        |  the last one has finished
 //!                                                        v
@@ -45,7 +45,7 @@ use fathom_units::{Cid, Cntlid, Monotonic, Nsid, Qid};
 
 use self::controller::{Controller, Kind};
 use crate::{
-    connection::{Admission, Answer, ConnectRequest, Limits, Loss, Slot, Traffic},
+    connection::{Admission, Answer, ConnectRequest, Limits, Slot, Traffic},
     export::{DeviceId, Namespace, Subsystem},
 };
 
@@ -532,15 +532,16 @@ impl Target {
         ));
     }
 
-    /// A connection has ended by itself: so does its association, unless the host has just deleted
-    /// one I/O queue.
-    pub fn lost(&mut self, connection: ConnectionId, loss: Loss) {
+    /// A connection has ended by itself. When it was the admin queue, so does its association. A host
+    /// that resets or shuts its controller down closes the I/O queues first, and says so on the admin
+    /// queue afterwards.
+    pub fn lost(&mut self, connection: ConnectionId) {
         self.waiting.retain(|waiting| waiting.connection != connection);
         let Some(&id) = self.connections.get(&connection) else { return };
         let association = self.associations.get_mut(&id).expect("connections have one");
         let place = association.queues.get_mut(&connection).expect("it is one of its queues");
         place.ending = true;
-        if loss != Loss::Disconnected || place.qid.is_admin() {
+        if place.qid.is_admin() {
             self.end(id);
         }
     }

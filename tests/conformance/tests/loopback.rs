@@ -83,6 +83,43 @@ fn many_commands_are_under_way_at_once_on_many_queues() {
     }
 }
 
+/// A loop has one buffer of 1 MiB.
+#[test]
+fn more_data_than_there_is_memory_for_goes_through() {
+    let node = Node::start(1, Limits::default());
+    let mut network = Network::new(node.address);
+    let (_admin, mut io) = Host::pair(&mut network, Digests { header: true, data: true });
+    let length = 1 << 20;
+    let sgl = SglDescriptor::transport(1 << 20);
+    let data: Vec<Vec<u8>> = (0..8).map(|seed| pattern(seed, length)).collect();
+    let mut cids = Vec::new();
+    for at in 0..8 {
+        let cid = io.cid();
+        let entry = NvmCommand::Write(transfer(at * 256, length)).entry(Nsid(1));
+        io.send_capsule(&mut network, entry.with_cid(cid).with_sgl(sgl), &[]);
+        cids.push(cid);
+    }
+    let mut done = 0;
+    while done < 8 {
+        for received in io.receive(&mut network) {
+            match received {
+                Received::R2t(r2t) => {
+                    let at = cids.iter().position(|cid| *cid == r2t.cid).expect("one of them");
+                    io.answer_r2t(&mut network, &r2t, &data[at]);
+                }
+                Received::Completion(completion) => {
+                    assert_eq!(completion.status, Status::SUCCESS);
+                    done += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    for (at, data) in data.iter().enumerate() {
+        assert!(io.read(&mut network, at as u64 * 256, 256).data == *data, "write {at}");
+    }
+}
+
 #[test]
 fn unexporting_ends_every_connection_and_exporting_again_lets_hosts_in() {
     let node = Node::start(2, Limits::default());

@@ -73,6 +73,20 @@ pub struct Peer {
     pub finished: bool,
 }
 
+impl Peer {
+    /// Gives a slot memory, if there is some left.
+    fn grant(&mut self, slot: Slot, length: usize) -> bool {
+        let used: usize = self.memory.values().map(Vec::len).sum();
+        let granted = used + length <= self.memory_max;
+        if granted {
+            // What was there before must not show.
+            self.memory.insert(slot, vec![0xEE; length]);
+            self.connection.memory_granted(slot);
+        }
+        granted
+    }
+}
+
 /// A request that a test holds back.
 pub struct Held {
     /// Of which connection.
@@ -224,15 +238,16 @@ impl Rig {
         let peer = self.peers.get_mut(&id).expect("it is open");
         let mut progress = false;
         loop {
+            while let Some((slot, length)) = peer.connection.memory_wanted()
+                && peer.grant(slot, length)
+            {
+                progress = true;
+            }
             match peer.connection.want() {
                 Want::Memory { slot, length } => {
-                    let used: usize = peer.memory.values().map(Vec::len).sum();
-                    if used + length > peer.memory_max {
+                    if !peer.grant(slot, length) {
                         return progress;
                     }
-                    // What was there before must not show.
-                    peer.memory.insert(slot, vec![0xEE; length]);
-                    peer.connection.memory_granted();
                 }
                 _ if peer.input.is_empty() => return progress,
                 Want::Bytes => {
@@ -278,7 +293,7 @@ impl Rig {
             Action::Command(request) => self.target.command(id, &request, self.now),
             Action::Lost(loss) => {
                 peer.loss = Some(loss);
-                self.target.lost(id, loss);
+                self.target.lost(id);
             }
             Action::Finished => {
                 peer.finished = true;

@@ -16,7 +16,7 @@ use fathom_nvme::{
     },
     nqn::Nqn,
     nvm::NvmCommand,
-    property::{Capabilities, Configuration, PropertySize, Version},
+    property::{Capabilities, Configuration, PropertySize, ReadyTimeouts, Version},
     sgl::SglDescriptor,
     tcp::Digests,
 };
@@ -140,6 +140,12 @@ fn properties_are_read_in_their_own_size_and_only_the_configuration_is_written()
     assert_eq!(status, Status::SUCCESS);
     assert_eq!(Capabilities::decode(value).queue_entries_max, 1024);
     assert_eq!(get(8, PropertySize::Four).1, Version::V2_1.encode().into());
+    // Linux reads it where CAP.CRMS says that it is there, and gives up without it.
+    assert_eq!(
+        ReadyTimeouts::decode(u32::try_from(get(0x68, PropertySize::Four).1).expect("4 bytes"))
+            .with_media_ms,
+        30_000
+    );
     let refused = Status::INVALID_FIELD.do_not_retry();
     assert_eq!(get(0, PropertySize::Four).0, refused);
     assert_eq!(get(0x30, PropertySize::Four).0, refused);

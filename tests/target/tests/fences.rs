@@ -137,18 +137,24 @@ fn who_waits_too_long_for_a_fence_is_told_to_try_again() {
     assert_eq!(completion.status, Status::CONNECT_CONTROLLER_BUSY);
 }
 
+/// Linux resets a controller by closing its I/O queues and disabling it on the admin queue then.
 #[test]
-fn one_lost_queue_ends_the_association_and_a_disconnected_one_does_not() {
+fn the_association_outlives_its_io_queues_and_ends_with_its_admin_queue() {
     let mut rig = Rig::new();
-    let (admin, mut first) = Host::pair(&mut rig, Digests::default());
+    let (mut admin, mut first) = Host::pair(&mut rig, Digests::default());
     let second = admin.io(&mut rig, Qid(2));
     let disconnect = fathom_nvme::fabrics::FabricsCommand::disconnect_entry();
     let reply = first.command(&mut rig, disconnect, &[]);
     assert_eq!(reply.completion.status, Status::SUCCESS);
     assert_eq!(rig.peers[&first.id].loss, Some(Loss::Disconnected));
-    assert_eq!(rig.stage(second.id), Stage::Live);
-    let third = admin.io(&mut rig, Qid(1));
     rig.close(second.id);
+    assert!(rig.peers[&second.id].finished);
+    admin.configure(&mut rig, Configuration::DISABLED);
+    assert!(!admin.status(&mut rig).ready);
+    admin.enable(&mut rig);
+    admin.grant_queues(&mut rig);
+    let third = admin.io(&mut rig, Qid(1));
+    rig.close(admin.id);
     assert!(rig.peers[&third.id].finished && rig.peers[&admin.id].finished);
 }
 

@@ -189,6 +189,15 @@ fn dataset_hints_change_nothing_and_bad_ranges_fail() {
     let (entry, data) = dataset(&[(0, 4)], DatasetAttributes::INTEGRAL_READ);
     assert_eq!(io.command(&mut rig, entry, &data).completion.status, Status::SUCCESS);
     assert!(rig.log.is_empty());
+    // Linux gives room for 256 ranges, however many there are.
+    let (entry, mut data) = dataset(&[(0, 1)], DatasetAttributes::DEALLOCATE);
+    rig.devices.get_mut(&DEVICE).expect("there").fill(1);
+    let asked = data.clone();
+    let reply = io.command(&mut rig, entry.with_sgl(sgl(4096)), &asked);
+    assert_eq!(reply.completion.status, Status::SUCCESS);
+    data.resize(4096, 0xFF);
+    assert_eq!(io.command_in_capsule(&mut rig, entry, &data).completion.status, Status::SUCCESS);
+    assert_eq!(rig.log.len(), 2, "what is behind the one range is no range");
     let (entry, data) = dataset(&[(0, 1), (BLOCKS, 1)], DatasetAttributes::DEALLOCATE);
     let refused = Status::LBA_OUT_OF_RANGE.do_not_retry();
     assert_eq!(io.command(&mut rig, entry, &data).completion.status, refused);
@@ -335,5 +344,35 @@ fn without_memory_the_host_waits_and_nothing_is_lost() {
     for block in 0..10_usize {
         let byte = u8::try_from(block).expect("small") + 1;
         assert!(rig.devices[&DEVICE][block * 4096..][..4096].iter().all(|found| *found == byte));
+    }
+}
+
+/// The data of the first command comes behind the second one, for which there is no memory.
+#[test]
+fn commands_that_wait_for_memory_do_not_hold_up_the_data_of_others() {
+    let mut rig = Rig::new();
+    let (_admin, mut io) = Host::pair(&mut rig, Digests { header: true, data: true });
+    rig.peers.get_mut(&io.id).expect("open").memory_max = 65536;
+    let write =
+        |block| NvmCommand::Write(transfer(block, 65536)).entry(Nsid(1)).with_sgl(sgl(65536));
+    let cids = [io.cid(), io.cid(), io.cid()];
+    for (at, cid) in cids.into_iter().enumerate() {
+        io.send_capsule(&mut rig, write(at as u64 * 16).with_cid(cid), &[]);
+    }
+    for (at, cid) in cids.into_iter().enumerate() {
+        let data = vec![at as u8 + 1; 65536];
+        let [Received::R2t(r2t)] = io.receive(&mut rig)[..] else { panic!("one R2T at a time") };
+        assert_eq!(r2t.cid, cid);
+        io.answer_r2t(&mut rig, &r2t, &data);
+        let mut output = rig.peers[&io.id].output.clone();
+        // The answer, and the R2T of the next one.
+        assert!(!output.is_empty());
+        let answer = output.make_contiguous()[4] as usize;
+        let answer: Vec<u8> =
+            rig.peers.get_mut(&io.id).expect("open").output.drain(..answer).collect();
+        assert_eq!(answer[0], 5, "a response capsule");
+    }
+    for at in 0..3_usize {
+        assert!(rig.devices[&DEVICE][at * 65536..][..65536].iter().all(|b| *b == at as u8 + 1));
     }
 }

@@ -77,7 +77,7 @@ impl<M: CarriesServe> Hub<M> {
             ServeMessage::Command { connection, request } => {
                 self.target.command(connection, &request, now);
             }
-            ServeMessage::Lost { connection, loss } => self.target.lost(connection, loss),
+            ServeMessage::Lost { connection } => self.target.lost(connection),
             ServeMessage::Finished { connection } => {
                 self.target.finished(connection, now);
                 self.sessions.remove(&connection);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fathom_lvs::geometry::ObjectId;
 use fathom_runtime::{Address, Message, net::Connection};
 use fathom_target::{
-    connection::{AdminRequest, Admission, Answer, ConnectRequest, Loss, Slot},
+    connection::{AdminRequest, Admission, Answer, ConnectRequest, Slot},
     export::DeviceId,
     target::{ConnectionId, Portal, Target},
 };
@@ -50,8 +50,6 @@ pub enum ServeMessage {
     Lost {
         /// The connection.
         connection: ConnectionId,
-        /// Why.
-        loss: Loss,
     },
     /// To the hub: no request of a connection can reach a device any more.
     Finished {

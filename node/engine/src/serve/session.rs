@@ -6,8 +6,10 @@
 //!   socket <--slices, bytes------+<----------- Answer ----------+
 //! ```
 //!
-//! - What has been received waits here until the connection wants it. While it wants memory that the
-//!   loop does not have, or the host takes its answers too slowly, the socket is paused.
+//! - What has been received waits here until the connection wants it. While its Connect is decided,
+//!   or the host takes its answers too slowly, the socket is paused.
+//! - A command that needs memory that the loop does not have waits; data in a capsule does not, and
+//!   gets memory of its own then, bounded by the entries of the queue.
 //! - Data of [`DIRECT_MIN`] bytes or more that has not arrived yet is received into its slot's memory
 //!   by the kernel; what has arrived is copied there once.
 //! - Messages that another loop has no room for wait here, in order. There are never more of them
@@ -135,6 +137,7 @@ impl<M: CarriesServe> Session<M> {
     /// Takes what has arrived as far as possible, and does what follows from it.
     fn work(&mut self, context: &mut Context<'_, M>) {
         loop {
+            self.find_memory(context);
             self.act(context);
             if self.filling.is_some() || self.high || !self.take_some(context) {
                 break;
@@ -148,7 +151,12 @@ impl<M: CarriesServe> Session<M> {
     /// Takes one step with what has arrived. Returns whether there may be another.
     fn take_some(&mut self, context: &mut Context<'_, M>) -> bool {
         match self.connection.want() {
-            Want::Memory { slot, length } => self.find_memory(slot, length, context),
+            Want::Memory { slot, length } => {
+                // It cannot wait: what would let memory go may come behind it.
+                let buffer = context.buffer(length).unwrap_or_else(|| Buffer::zeroed(length));
+                self.grant(slot, buffer);
+                true
+            }
             Want::Bytes => {
                 let Some(slice) = self.inbox.front_mut() else { return false };
                 let taken = self.connection.receive(slice);
@@ -189,24 +197,30 @@ impl<M: CarriesServe> Session<M> {
         }
     }
 
-    fn find_memory(&mut self, slot: Slot, length: usize, context: &mut Context<'_, M>) -> bool {
-        let Some(buffer) = context.buffer(length) else {
-            if self.retry.is_none() {
-                let at = context.now() + MEMORY_RETRY;
-                self.retry = context.set_timer(at, RETRY_TIMER);
+    /// Gives memory to commands that wait for it, as far as the loop has some.
+    fn find_memory(&mut self, context: &mut Context<'_, M>) {
+        while let Some((slot, length)) = self.connection.memory_wanted() {
+            let Some(buffer) = context.buffer(length) else {
                 if self.retry.is_none() {
-                    context.at_next_turn();
+                    let at = context.now() + MEMORY_RETRY;
+                    self.retry = context.set_timer(at, RETRY_TIMER);
+                    if self.retry.is_none() {
+                        context.at_next_turn();
+                    }
                 }
-            }
-            return false;
-        };
+                return;
+            };
+            self.grant(slot, buffer);
+        }
+    }
+
+    fn grant(&mut self, slot: Slot, buffer: Buffer) {
         let index = usize::from(slot.0);
         if self.memory.len() <= index {
             self.memory.resize_with(index + 1, || None);
         }
         self.memory[index] = Some(buffer);
-        self.connection.memory_granted();
-        true
+        self.connection.memory_granted(slot);
     }
 
     /// Pauses the socket while what it brings cannot be taken.
@@ -257,8 +271,8 @@ impl<M: CarriesServe> Session<M> {
                     let command = ServeMessage::Command { connection: self.id, request };
                     self.post(self.hub, command.into(), context);
                 }
-                Action::Lost(loss) => {
-                    let lost = ServeMessage::Lost { connection: self.id, loss };
+                Action::Lost(_) => {
+                    let lost = ServeMessage::Lost { connection: self.id };
                     self.post(self.hub, lost.into(), context);
                 }
                 Action::Finished => {

@@ -14,13 +14,13 @@
 //!
 //! Sources: TCP section 3.3.2; Base sections 3.4.2 and 6; NVM section 3.3.
 
-use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use fathom_block::{Error, Operation, Request, RequestId};
 use fathom_nvme::{
     Status, SubmissionEntry,
     fabrics::{self, CONNECT_DATA_SIZE, Connect, ConnectData, FabricsCommand},
-    nvm::{Control, DatasetAttributes, DatasetManagement, DatasetRange, NvmCommand, Transfer},
+    nvm::{Control, NvmCommand, Transfer},
     sgl::DataPointer,
     submission::Fuse,
     tcp::{H2cData, PduType, Violation},
@@ -29,15 +29,13 @@ use fathom_units::{BlockCount, Cid, Lba};
 
 use super::{
     Action, AdminRequest, Answer, ConnectRequest, Connection, Loss, Slot, Stage,
+    dataset::{DATASET_BYTES_MAX, Dataset},
     incoming::Destination,
 };
 use crate::{
     export::{self, DeviceId},
     status,
 };
-
-/// Requests of one Dataset Management command that are at a device at once.
-const RANGES_AT_ONCE: usize = 16;
 
 /// Whose data a PDU carries.
 #[derive(Clone, Copy)]
@@ -77,15 +75,6 @@ enum Work {
     Dataset(Box<Dataset>),
     /// A question to the target.
     Target(SubmissionEntry),
-}
-
-/// Dataset Management.
-struct Dataset {
-    device: DeviceId,
-    deallocate: bool,
-    data: Vec<u8>,
-    waiting: VecDeque<DatasetRange>,
-    at_device: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -247,21 +236,41 @@ impl Connection {
         };
         match (data, pair) {
             (Data::None, _) => {}
-            _ if is_dataset || matches!(pair, Pair::Second { .. }) => {
-                if matches!(data, Data::FromHost) {
-                    self.send_r2t(entry.cid(), slot, bytes);
-                }
-            }
+            (_, Pair::Second { first }) => self.begin_second(first, slot, data),
+            (Data::FromHost, _) if is_dataset => self.send_r2t(entry.cid(), slot, bytes),
+            _ if is_dataset => {}
             _ => {
                 if matches!(pair, Pair::First { .. }) {
                     self.fused = Fused::First(slot);
                 }
                 let halves = if matches!(pair, Pair::First { .. }) { 2 } else { 1 };
-                self.memory_wanted = Some((slot, halves * bytes as usize));
+                let wanted = (slot, halves * bytes as usize);
+                match data {
+                    Data::FromCapsule => self.capsule_memory = Some(wanted),
+                    _ => self.memory_wanted.push_back(wanted),
+                }
                 self.slots[slot].state = State::Memory;
             }
         }
         Ok((Owner::Command(slot), to))
+    }
+
+    /// The data of a second command goes behind that of the first one, which may have no memory yet.
+    fn begin_second(&mut self, first: Slot, second: Slot, data: Data) {
+        let waits = self.slots[first].state == State::Memory;
+        match data {
+            Data::FromCapsule if waits => {
+                let at = self.memory_wanted.iter().position(|(slot, _)| *slot == first);
+                let at = at.expect("a command that waits for memory is in the queue");
+                self.capsule_memory = self.memory_wanted.remove(at);
+            }
+            Data::FromHost if waits => self.slots[second].state = State::Memory,
+            Data::FromHost => {
+                let Command { cid, bytes, .. } = self.slots[second];
+                self.send_r2t(cid, second, bytes);
+            }
+            _ => {}
+        }
     }
 
     /// What a command of an I/O queue asks for, how many bytes go with it, and how.
@@ -309,7 +318,9 @@ impl Connection {
             }
         };
         let to_host = matches!(command, NvmCommand::Read(_));
-        let data = plan_data(entry, bytes, capsule_bytes, to_host)?;
+        // Linux always gives room for as many ranges as a command can have.
+        let longest = if matches!(work, Work::Dataset(_)) { DATASET_BYTES_MAX } else { bytes };
+        let data = plan_data(entry, bytes..=longest, capsule_bytes, to_host)?;
         Ok((work, bytes, data))
     }
 
@@ -397,28 +408,41 @@ impl Connection {
         Ok((Owner::Command(slot), to))
     }
 
-    /// The slot that [`super::Want::Memory`] named has its memory.
+    /// A slot for which [`super::Want::Memory`] or [`Connection::memory_wanted`] has asked for memory
+    /// has it.
     ///
     /// # Panics
     ///
-    /// When none was wanted.
-    pub fn memory_granted(&mut self) {
-        let (slot, _) = self.memory_wanted.take().expect("memory was wanted");
-        let command = &mut self.slots[slot];
-        let (cid, bytes) = (command.cid, command.bytes);
-        if command.received == bytes {
-            // Its data comes with the capsule.
-            command.state = State::Capsule;
-        } else if matches!(
-            command.work,
-            Work::Device { now: Operation::Read, .. }
-                | Work::Device { then: Some(Operation::Read), .. }
-        ) {
-            self.submit(slot);
+    /// When none was asked for.
+    pub fn memory_granted(&mut self, slot: Slot) {
+        if self.capsule_memory.is_some_and(|(wanted, _)| wanted == slot) {
+            self.capsule_memory = None;
         } else {
-            command.state = State::Transfer;
-            self.send_r2t(cid, slot, bytes);
+            let wanted = self.memory_wanted.pop_front();
+            assert!(wanted.is_some_and(|(wanted, _)| wanted == slot), "another slot is the next");
         }
+        let command = &mut self.slots[slot];
+        if command.received == command.bytes {
+            command.state = State::Capsule;
+            return;
+        }
+        if command.is_read() {
+            return self.submit(slot);
+        }
+        let pair = command.pair;
+        self.ask_for_data(slot);
+        if let Pair::First { second: Some(second) } = pair
+            && self.slots[second].state == State::Memory
+        {
+            self.ask_for_data(second);
+        }
+    }
+
+    fn ask_for_data(&mut self, slot: Slot) {
+        let command = &mut self.slots[slot];
+        command.state = State::Transfer;
+        let (cid, bytes) = (command.cid, command.bytes);
+        self.send_r2t(cid, slot, bytes);
     }
 
     /// The data of a PDU has come, or there was none. `intact`: its digest was right.
@@ -436,7 +460,7 @@ impl Connection {
                     command.status = Status::TRANSIENT_TRANSPORT_ERROR;
                 }
                 if let Work::Dataset(dataset) = &mut command.work {
-                    dataset.data.extend_from_slice(&gathered);
+                    dataset.gather(&gathered);
                 }
                 if let Work::Target(entry) = command.work {
                     return self.ask(slot, entry, gathered);
@@ -499,11 +523,11 @@ impl Connection {
 
     /// Answers a command that never reached a device, with its status.
     fn refuse_command(&mut self, slot: Slot) {
-        let Command { cid, status, pair, .. } = self.slots.remove(slot);
-        if !matches!(pair, Pair::Second { .. }) {
+        let command = self.slots.remove(slot);
+        if command.has_memory() {
             self.actions.push_back(Action::Release(slot));
         }
-        self.respond(cid, status, 0);
+        self.respond(command.cid, command.status, 0);
     }
 
     // The target.
@@ -590,23 +614,14 @@ impl Connection {
         let command = &mut self.slots[slot];
         let Work::Dataset(dataset) = &mut command.work else { unreachable!("it has ranges") };
         if !command.status.is_success() {
-            dataset.waiting.clear();
+            dataset.give_up();
         }
-        while dataset.at_device < RANGES_AT_ONCE
-            && let Some(range) = dataset.waiting.pop_front()
-        {
-            dataset.at_device += 1;
+        let device = dataset.device;
+        while let Some(request) = dataset.next(slot) {
             self.at_devices += 1;
-            let request = Request {
-                id: RequestId(slot.0.into()),
-                operation: Operation::WriteZeroes,
-                lba: range.lba,
-                blocks: range.blocks,
-            };
-            let device = dataset.device;
             self.actions.push_back(Action::Submit { slot, device, request });
         }
-        if dataset.at_device == 0 {
+        if dataset.is_done() {
             let Command { cid, status, .. } = self.slots.remove(slot);
             self.respond(cid, status, 0);
         }
@@ -631,7 +646,7 @@ impl Connection {
                 }
             }
             Work::Dataset(dataset) => {
-                dataset.at_device -= 1;
+                dataset.ended();
                 if let Err(error) = result {
                     command.status = status::of(error);
                 }
@@ -733,52 +748,41 @@ fn check_capsule(offset: u64, length: u32, capsule_bytes: u32) -> Result<(), Sta
     Ok(())
 }
 
-/// How the `bytes` of a command of an I/O queue are moved.
+/// How the data of a command of an I/O queue is moved, of which there are so many `bytes`.
 fn plan_data(
     entry: &SubmissionEntry,
-    bytes: u32,
+    bytes: RangeInclusive<u32>,
     capsule_bytes: u32,
     to_host: bool,
 ) -> Result<Data, Status> {
-    if bytes == 0 {
+    if *bytes.end() == 0 {
         return if capsule_bytes == 0 { Ok(Data::None) } else { Err(Status::INVALID_FIELD) };
     }
     match entry.sgl().data_pointer()? {
         DataPointer::InCapsule { .. } if to_host => Err(Status::SGL_DESCRIPTOR_TYPE_INVALID),
         DataPointer::InCapsule { offset, length } => {
             check_capsule(offset, length, capsule_bytes)?;
-            if length == bytes {
-                Ok(Data::FromCapsule)
-            } else {
-                Err(Status::DATA_SGL_LENGTH_INVALID)
+            match bytes.contains(&length) {
+                true => Ok(Data::FromCapsule),
+                false => Err(Status::DATA_SGL_LENGTH_INVALID),
             }
         }
-        DataPointer::Transport { length } if length == bytes && capsule_bytes == 0 => {
+        DataPointer::Transport { length } if bytes.contains(&length) && capsule_bytes == 0 => {
             Ok(if to_host { Data::ToHost } else { Data::FromHost })
         }
         DataPointer::Transport { .. } => Err(Status::DATA_SGL_LENGTH_INVALID),
     }
 }
 
-impl Dataset {
-    fn new(device: DeviceId, command: &DatasetManagement) -> Self {
-        Self {
-            device,
-            deallocate: command.attributes.contains(DatasetAttributes::DEALLOCATE),
-            data: Vec::new(),
-            waiting: VecDeque::new(),
-            at_device: 0,
-        }
+impl Command {
+    /// Whether its slot has memory of the driver, once its data can come.
+    fn has_memory(&self) -> bool {
+        let gathered = matches!(self.work, Work::Dataset(_) | Work::Target(_));
+        self.bytes > 0 && !gathered && !matches!(self.pair, Pair::Second { .. })
     }
 
-    /// Its data is complete. What does not deallocate is a hint, which nobody needs.
-    fn begin(&mut self) {
-        if self.deallocate {
-            let ranges = self.data.chunks_exact(DatasetRange::SIZE);
-            let ranges = ranges.map(|bytes| bytes.first_chunk().expect("a whole range"));
-            let ranges = ranges.map(DatasetRange::decode);
-            self.waiting = ranges.filter(|range| range.blocks.0 > 0).collect();
-        }
-        self.data = Vec::new();
+    fn is_read(&self) -> bool {
+        let Work::Device { now, then, .. } = &self.work else { return false };
+        *now == Operation::Read || *then == Some(Operation::Read)
     }
 }

@@ -15,7 +15,7 @@ use fathom_nvme::{
     identify::Ascii,
     property::{
         Capabilities, CommandSets, Configuration, ControllerStatus, Property, PropertySize,
-        ShutdownNotification, ShutdownStatus, Version,
+        ReadyTimeouts, ShutdownNotification, ShutdownStatus, Version,
     },
 };
 use fathom_units::Cntlid;
@@ -132,7 +132,12 @@ impl Controller {
             Property::Version => Ok(VERSION.encode().into()),
             Property::Configuration => Ok(self.configuration.encode().into()),
             Property::Status => Ok(self.status.encode().into()),
-            _ => Err(Status::INVALID_FIELD),
+            Property::ReadyTimeouts => {
+                let timeouts =
+                    ReadyTimeouts { with_media_ms: READY_TIMEOUT_MS, independent_of_media_ms: 0 };
+                Ok(timeouts.encode().into())
+            }
+            Property::SubsystemReset => Err(Status::INVALID_FIELD),
         }
     }
 

@@ -65,7 +65,7 @@ fn entry(
             false => AddressFamily::IPV6,
         },
         subsystem_type: SubsystemType::NVM,
-        secure_channel: SecureChannel::NotRequired,
+        secure_channel: SecureChannel::NotSpecified,
         flow_control_optional: true,
         port_id: u16::try_from(number).unwrap_or(u16::MAX),
         controller: Cntlid::DYNAMIC,

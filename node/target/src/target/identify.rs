@@ -157,7 +157,7 @@ fn controller(
         keep_alive_granularity_ms: KEEP_ALIVE_GRANULARITY_MS,
         ana_transition_s: if io { ANA_TRANSITION_S } else { 0 },
         ana: match io {
-            true => AnaCapabilities::OPTIMIZED | AnaCapabilities::GROUP_IS_STABLE,
+            true => AnaCapabilities::OPTIMIZED,
             false => AnaCapabilities::empty(),
         },
         ana_group_max: if io { ANA_GROUP } else { 0 },
