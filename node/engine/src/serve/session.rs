@@ -223,17 +223,20 @@ impl<M: CarriesServe> Session<M> {
         self.connection.memory_granted(slot);
     }
 
-    /// Pauses the socket while what it brings cannot be taken.
+    /// Pauses the socket while what it brings cannot be taken, and gives back what it has brought: a
+    /// session that waits keeps nothing from the others of its loop.
     fn pace(&mut self, context: &mut Context<'_, M>) {
-        let Some(socket) = self.socket else { return };
-        let full = self.high || !self.inbox.is_empty();
-        if full == self.paused || self.filling.is_some() {
-            return;
+        let Some(socket) = self.socket.filter(|_| self.filling.is_none()) else { return };
+        let waits = self.high || self.connection.want() == Want::Patience;
+        if waits != self.paused {
+            self.paused = waits;
+            match waits {
+                true => context.pause(socket),
+                false => context.resume(socket),
+            }
         }
-        self.paused = full;
-        match full {
-            true => context.pause(socket),
-            false => context.resume(socket),
+        while waits && let Some(slice) = self.inbox.pop_back() {
+            context.put_back(socket, slice);
         }
     }
 
