@@ -15,12 +15,13 @@ use fathom_block::Buffer;
 
 use crate::{
     action::{IoData, IoKind},
+    blocks::BlockSet,
     format::{
         checkpoint::{
             CHUNK_HEADER, CHUNK_MAX, ChunkHeader, Class, Key, SLOT_HEADER, SlotHeader, encode_slot,
             seal_chunk,
         },
-        checksum,
+        checksum::{self, LOST},
         op::Op,
     },
     geometry::{BLOCK_LEN, LayerId, LogicalCluster, Lsn, MemberIndex, ObjectId},
@@ -291,7 +292,8 @@ fn capture_objects(
     let from = LayerId(u32::try_from(at.0).expect("layer ids are 32 bits"));
     for (&layer, content) in state.layers.range(from..) {
         let begin = if layer == from { LogicalCluster(at.1) } else { LogicalCluster(0) };
-        if let Some(next) = chunk.push_fragments(layer, content.map.iter_from(begin), proofs) {
+        if let Some(next) = chunk.push_fragments(state, layer, content.map.iter_from(begin), proofs)
+        {
             let first = u64::from(layer.0);
             return Some(Key { class: Class::Fragment, first, second: next.0 });
         }
@@ -330,6 +332,7 @@ impl Chunk {
     /// Adds fragments of a layer while there is room; returns the first that was left out.
     fn push_fragments(
         &mut self,
+        state: &State,
         layer: LayerId,
         fragments: impl Iterator<Item = (LogicalCluster, Fragment)>,
         proofs: Proofs<'_>,
@@ -341,9 +344,13 @@ impl Chunk {
         let mut left_out = None;
         for (at, fragment) in fragments {
             let unproved = proofs((layer, at));
-            if !unproved.is_empty() {
+            let lost = fragment.cluster.map_or(BlockSet::EMPTY, |cluster| state.lost_of(cluster));
+            if !unproved.is_empty() || !lost.is_empty() {
                 self.push_items(layer, &mut items);
-                if !self.push_unproved(layer, at, fragment, unproved) {
+                let lost = lost.runs().flat_map(|(first, count)| first..first + count);
+                let lost = lost.map(|block| (block, LOST));
+                let unproved: Vec<Proof> = lost.chain(unproved.iter().copied()).collect();
+                if !self.push_unproved(layer, at, fragment, &unproved) {
                     return Some(at);
                 }
                 room = self.room().saturating_sub(64);

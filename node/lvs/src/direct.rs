@@ -81,7 +81,7 @@ impl Store {
             return false;
         }
         let (member, offset) = self.locate(cluster, block);
-        if !self.is_present(member) {
+        if !self.is_present(member) || self.state.is_lost(cluster, block, limit - block) {
             return false;
         }
         let Some(claim) = self.try_acquire(object, first, end, hold) else { return false };

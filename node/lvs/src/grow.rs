@@ -29,6 +29,7 @@ use crate::{
     admin::{Failed, Refused, Ticket},
     candidate::{Candidate, Content},
     format::{
+        checksum::LOST,
         label::{
             DATA_OFFSET, LABEL_SIZE, Label, LabelMember, MemberRole, MemberState, label_offsets,
         },
@@ -57,6 +58,9 @@ pub enum MemberRefused {
     /// What was written to the member is still under way, past its deadline.
     #[error("member {} has not answered yet what it was asked long ago", .0.0)]
     Late(MemberIndex),
+    /// The member is there: nothing on it is lost.
+    #[error("member {} is there; what is on it need not be given up", .0.0)]
+    NotLost(MemberIndex),
     /// There is no such member, or it is no metadata member.
     #[error("the pool has no metadata member {}", .0.0)]
     NoCopy(MemberIndex),
@@ -133,6 +137,8 @@ enum Stage {
     Checkpoint { wanted: u64 },
     Vouch,
     InSync,
+    Accept,
+    Accepted,
     Done,
 }
 
@@ -236,6 +242,54 @@ impl Store {
             return Err(MemberRefused::Late(member).into());
         }
         Ok(self.start_growing(member, Stage::Logged))
+    }
+
+    /// Gives up what waits to be proved on a member that is missing or lost. Reading those blocks is
+    /// an error from then on, also when the member is back, until they are written or zeroed. When
+    /// the call has ended, that is durable.
+    ///
+    /// # Errors
+    ///
+    /// When the member is there.
+    pub fn accept_loss(&mut self, member: MemberIndex) -> Result<Ticket, Refused> {
+        if self.has_failed() {
+            return Err(Refused::Failed("its metadata could not be written"));
+        }
+        if self.growing {
+            return Err(MemberRefused::Busy.into());
+        }
+        if usize::from(member.0) >= self.member_table().len() {
+            return Err(Refused::NoMember(member));
+        }
+        if self.is_present(member) {
+            return Err(MemberRefused::NotLost(member).into());
+        }
+        Ok(self.start_growing(member, Stage::Accept))
+    }
+
+    /// How many blocks are lost.
+    pub fn lost_blocks(&self) -> u64 {
+        self.state.lost_blocks()
+    }
+
+    /// The blocks of the next fragment are given up.
+    fn give_up_blocks(&mut self, key: TaskKey, member: MemberIndex) {
+        let Some((place, blocks)) = self.settlement.next_absent(member) else {
+            return self.go_on(key, Stage::Accepted);
+        };
+        if !self.log_has_room() {
+            return self.stall(key);
+        }
+        let (layer, at) = place;
+        let cluster = self.state.fragment(layer, at).cluster;
+        let cluster = cluster.expect("what has a proof lies in a cluster");
+        for (first, count) in blocks.runs() {
+            let proofs = vec![LOST; usize::from(count)];
+            self.append(key, &[Op::Map { layer, at, cluster, first, proofs }]);
+        }
+        self.settlement.remove(place, blocks);
+        self.state.lose(cluster, blocks);
+        self.wake(key);
     }
 
     fn may_change_members(&self) -> Result<(), Refused> {
@@ -414,6 +468,12 @@ impl Store {
                 // From here on it is a copy like any other, on which the others may be recorded.
                 self.joining = None;
                 self.after_labels(key, LabelChange::InSync(member), Stage::Done);
+            }
+            Stage::Accept => self.give_up_blocks(key, member),
+            Stage::Accepted => {
+                self.grow_task(key).stage = Stage::Done;
+                self.flush(key, 0, true);
+                self.wake(key);
             }
             Stage::Done => self.end_growing(key),
         }

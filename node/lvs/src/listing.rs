@@ -76,6 +76,26 @@ impl Store {
         }))
     }
 
+    /// The ranges of a volume or snapshot that are lost, from block `from` on, `most` of them at
+    /// most: reading them is an error until they are written or zeroed.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such volume or snapshot.
+    pub fn lost_ranges(&self, object: ObjectId, from: u64, most: usize) -> Result<Page, Refused> {
+        let (layer, blocks) = self.listed(object)?;
+        Ok(self.page(from, blocks, most, |at, limit| {
+            let (source, run) = self.source_at(layer, blocks, at, limit);
+            let Source::Data(cluster) = source else { return (false, run) };
+            let (_, first) = self.state.cluster_size.split(at);
+            let lost = self.state.lost_of(cluster);
+            let same = (first..).take_while(|&block| {
+                u64::from(block - first) < run && lost.contains(block) == lost.contains(first)
+            });
+            (lost.contains(first), same.count() as u64)
+        }))
+    }
+
     fn listed(&self, object: ObjectId) -> Result<(LayerId, u64), Refused> {
         let device = self.devices.get(object).map_err(|_| Refused::NoVolume(object))?;
         Ok((device.layer, device.size.div_ceil(BLOCK)))

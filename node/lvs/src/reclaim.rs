@@ -529,9 +529,13 @@ impl Store {
             self.state.layer(layer).map.range(cursor, until).collect();
         let all = BlockSet::full(self.state.blocks());
         let unsettled = |id, at| self.settlement.unsettled((id, at), all).is_some();
-        let absent = |id, at| self.settlement.stays_unsettled((id, at));
+        let absent = |id, at| {
+            let cluster = self.state.fragment(id, at).cluster;
+            let lost = cluster.is_some_and(|cluster| !self.state.lost_of(cluster).is_empty());
+            lost || self.settlement.stays_unsettled((id, at))
+        };
         if lower.iter().any(|&(at, _)| absent(layer, at) || absent(child, at)) {
-            // They are not settled before their member is back.
+            // They are not settled before their member is back, and what is lost is not copied.
             self.reclaim_task(key).fail();
             return self.wake(key);
         }

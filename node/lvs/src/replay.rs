@@ -25,7 +25,7 @@ use crate::{
             self, CHUNK_HEADER, CHUNK_MAX, Class, Key, SLOT_HEADER, SlotHeader, decode_slot,
             read_chunk_header,
         },
-        checksum::{self, Seed},
+        checksum::{self, LOST, Seed},
         entry::{self, ENTRY_CLUSTERS_MAX},
         label::{Extent, Label, LabelMember},
         op::{Decoder, Op},
@@ -492,6 +492,8 @@ struct Unproved {
     layer: LayerId,
     at: LogicalCluster,
     proofs: Vec<u64>,
+    /// It was lost before: what proves nothing is lost again.
+    lost: bool,
 }
 
 struct Replay {
@@ -637,14 +639,24 @@ impl Replay {
         let is_settled =
             member.and_then(|member| settled.get(&member)).is_some_and(|&settled| lsn <= settled);
         for (block, &proof) in (first..).zip(proofs) {
+            let one = BlockSet::range(block, 1);
+            if proof == LOST {
+                self.proofs.remove(&(cluster, block));
+                self.state.lose(cluster, one);
+                continue;
+            }
+            let lost = self.state.is_lost(cluster, block, 1);
+            if lost {
+                self.state.rewrite_lost(cluster, one);
+            }
             if is_settled {
                 self.proofs.remove(&(cluster, block));
                 continue;
             }
-            let fresh = !before.valid.contains(block);
+            let fresh = !before.valid.contains(block) || lost;
             let unproved = if fresh {
                 // A block that was unmapped since begins anew.
-                let unproved = Unproved { layer, at, proofs: Vec::new() };
+                let unproved = Unproved { layer, at, proofs: Vec::new(), lost };
                 self.proofs.insert((cluster, block), unproved);
                 self.proofs.get_mut(&(cluster, block))
             } else {
@@ -678,12 +690,13 @@ impl Replay {
         let mut found = Proved::default();
         let mut content = vec![0; BLOCK_LEN];
         for ((cluster, block), unproved) in blocks {
-            let Unproved { layer, at, proofs } = unproved;
+            let Unproved { layer, at, proofs, lost } = unproved;
             let Some((member, offset)) = self.state.locate(cluster, block) else {
                 return Err(Damage::Cluster { cluster, layer });
             };
             let Some(&slot) = places.members.get(&member) else {
                 let kept = &mut found.to_prove.entry((layer, at)).or_insert((member, Vec::new())).1;
+                kept.extend(lost.then_some((block, LOST)));
                 kept.extend(proofs.into_iter().map(|proof| (block, proof)));
                 if kept.len() > FRAGMENT_PROOFS_MAX {
                     let (value, most) = (kept.len() as u64, FRAGMENT_PROOFS_MAX as u64);
@@ -697,6 +710,10 @@ impl Replay {
                 continue;
             }
             found.taken_back += 1;
+            if lost {
+                self.state.lose(cluster, BlockSet::range(block, 1));
+                continue;
+            }
             let mut fragment = self.state.fragment(layer, at);
             fragment.valid.remove_range(block, 1);
             if fragment.valid.is_empty() {

@@ -181,8 +181,8 @@ pub(crate) struct Maps {
 pub(crate) type Proof = (u16, u64);
 
 /// The most proofs of one fragment that are kept: whatever they are, a chunk of a checkpoint holds
-/// them beside the fragment. Before there are more, the blocks have to be settled.
-pub(crate) const FRAGMENT_PROOFS_MAX: usize = 1900;
+/// them beside the fragment and its lost blocks. Before there are more, the blocks have to be settled.
+pub(crate) const FRAGMENT_PROOFS_MAX: usize = 1200;
 /// The most proofs of all blocks together, those on absent members apart.
 pub(crate) const PROOFS_MAX: usize = 4 * crate::store::UNSETTLED_MAX;
 
@@ -338,6 +338,19 @@ impl Settlement {
     pub(crate) fn stays_unsettled(&self, place: Place) -> bool {
         let absent = |entry: &Unsettled| self.absent & (1 << entry.member.0) != 0;
         self.absent != 0 && self.unsettled.get(&place).is_some_and(absent)
+    }
+
+    /// A fragment on `member`, which is not there, that has blocks to prove, and those.
+    pub(crate) fn next_absent(&self, member: MemberIndex) -> Option<(Place, BlockSet)> {
+        if self.absent & (1 << member.0) == 0 {
+            return None;
+        }
+        let of_member =
+            |(_, entry): &(&Place, &Unsettled)| entry.member == member && !entry.proofs.is_empty();
+        let (&place, entry) = self.unsettled.iter().find(of_member)?;
+        let mut blocks = BlockSet::EMPTY;
+        entry.proofs.iter().for_each(|&(block, _)| blocks.insert_range(block, 1));
+        Some((place, blocks))
     }
 
     /// How many proofs there are of blocks on members that are not there.

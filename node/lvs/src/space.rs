@@ -143,7 +143,8 @@ impl Store {
     /// What a checkpoint takes at most, in bytes.
     fn metadata_bytes(&self) -> u64 {
         let bitmaps = 2 * u64::from(self.state.blocks().div_ceil(64)) * 8;
-        let proofs = self.settlement.absent_count() as u64 * PROOF_BYTES;
+        let proofs = self.settlement.absent_count() as u64 + self.state.lost_blocks();
+        let proofs = proofs * PROOF_BYTES;
         let content =
             self.fragments * (FRAGMENT_BYTES + bitmaps) + self.state.object_bytes + proofs;
         // Chunks end where the next item does not fit, and are padded to whole blocks.

@@ -79,6 +79,8 @@ pub(crate) struct State {
     pub(crate) layers: BTreeMap<LayerId, Layer>,
     pub(crate) volumes: BTreeMap<ObjectId, VolumeRecord>,
     pub(crate) snapshots: BTreeMap<ObjectId, SnapshotRecord>,
+    /// Blocks of clusters that are valid and lost: reading them is an error.
+    lost: BTreeMap<ClusterNo, BlockSet>,
     pub(crate) next_layer: u32,
     pub(crate) next_object: u64,
     /// What all objects take in a checkpoint, in bytes.
@@ -105,6 +107,7 @@ impl State {
             layers: BTreeMap::new(),
             volumes: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            lost: BTreeMap::new(),
             next_layer: 1,
             next_object: 1,
             object_bytes: 0,
@@ -344,11 +347,54 @@ impl State {
         fragment: Fragment,
     ) -> Result<(), Inconsistent> {
         let map = &mut self.layers.get_mut(&layer).ok_or(Inconsistent::NoLayer(layer))?.map;
-        let held = map.allocated();
+        let (held, before) = (map.allocated(), map.get(at));
         map.set(at, fragment);
         self.reservations.changed(layer, held, map.allocated());
         self.views.changed(layer, at);
+        if let Some(cluster) = before.cluster {
+            let same = fragment.cluster == before.cluster;
+            self.keep_lost(cluster, if same { fragment.valid } else { BlockSet::EMPTY });
+        }
         Ok(())
+    }
+
+    /// The lost blocks of a cluster.
+    pub(crate) fn lost_of(&self, cluster: ClusterNo) -> BlockSet {
+        if self.lost.is_empty() {
+            return BlockSet::EMPTY;
+        }
+        self.lost.get(&cluster).copied().unwrap_or(BlockSet::EMPTY)
+    }
+
+    /// Whether any of `count` blocks of a cluster from `first` is lost.
+    pub(crate) fn is_lost(&self, cluster: ClusterNo, first: u16, count: u16) -> bool {
+        !(self.lost_of(cluster) & BlockSet::range(first, count)).is_empty()
+    }
+
+    /// Valid blocks of a cluster are lost.
+    pub(crate) fn lose(&mut self, cluster: ClusterNo, blocks: BlockSet) {
+        let lost = self.lost.entry(cluster).or_insert(BlockSet::EMPTY);
+        *lost = *lost | blocks;
+    }
+
+    /// Blocks of a cluster have new content.
+    pub(crate) fn rewrite_lost(&mut self, cluster: ClusterNo, blocks: BlockSet) {
+        let left = self.lost_of(cluster) - blocks;
+        self.keep_lost(cluster, left);
+    }
+
+    /// Of a cluster no other blocks than these are lost any more.
+    fn keep_lost(&mut self, cluster: ClusterNo, blocks: BlockSet) {
+        let Some(lost) = self.lost.get_mut(&cluster) else { return };
+        *lost = *lost & blocks;
+        if lost.is_empty() {
+            self.lost.remove(&cluster);
+        }
+    }
+
+    /// How many blocks are lost.
+    pub(crate) fn lost_blocks(&self) -> u64 {
+        self.lost.values().map(|blocks| u64::from(blocks.count())).sum()
     }
 
     fn content(&self, layer: LayerId) -> Result<&LayerMap, Inconsistent> {

@@ -56,9 +56,9 @@ pub(crate) const DEFECTS: &[Defect] = &[
         file: "io/write",
         changes: &[Change {
             find: r"let lsn = self.append(key, &[op]);
-            let proofs =",
+            // What",
             replacement: r"let lsn = self.log.append(&[op], true);
-            let proofs =",
+            // What",
         }],
     },
     Defect {
@@ -172,8 +172,9 @@ pub(crate) const DEFECTS: &[Defect] = &[
         wrong: "An unsettled block is overwritten in place without a new proof.",
         file: "io/write",
         changes: &[Change {
-            find: "let named = fresh | overwritten;",
-            replacement: "let named = fresh;",
+            find: "let named = fresh | overwritten | (lost & span);",
+            replacement: "let named = fresh | (lost & span);
+        let _ = overwritten;",
         }],
     },
     Defect {
@@ -475,6 +476,16 @@ pub(crate) const DEFECTS: &[Defect] = &[
         changes: &[Change {
             find: "self.settlement.forget_proofs((layer, at), gone);",
             replacement: "let _ = gone;",
+        }],
+    },
+    Defect {
+        name: "lost-blocks-left-out-of-checkpoints",
+        wrong: "A checkpoint takes blocks that were given up for good ones.",
+        file: "checkpoint",
+        changes: &[Change {
+            find: "fragment.cluster.map_or(BlockSet::EMPTY, |cluster| state.lost_of(cluster));",
+            replacement: "BlockSet::EMPTY;
+            let _ = state;",
         }],
     },
     // Replay.

@@ -66,6 +66,8 @@ pub struct Summary {
     pub hung: u64,
     /// Members whose flushes failed.
     pub lost: u64,
+    /// Blocks that were given up with a member.
+    pub given_up: u64,
     /// Members that were added or enlarged.
     pub grown: u64,
     /// Stale copies that joined again.
@@ -132,6 +134,14 @@ enum Call {
     AddMember,
     GrowMember(MemberIndex),
     Rejoin,
+    GiveUp,
+}
+
+/// Whether a history goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    GoesOn,
+    Ends,
 }
 
 struct History {
@@ -174,8 +184,8 @@ pub fn run(seed: u64, length: Length) -> Result<Summary, String> {
         if history.random.chance(1, HANG_EVERY) {
             history.hang()?;
         }
-        if history.random.chance(1, HANG_EVERY) {
-            history.lose()?;
+        if history.random.chance(1, HANG_EVERY) && history.lose()? == Life::Ends {
+            return Ok(history.summary);
         }
     }
     history.end()?;
@@ -789,7 +799,7 @@ impl History {
                 self.model.acknowledge(volume, operation, 0, sectors, true);
             }
             Call::Grow(volume) => self.model.grown(volume),
-            Call::Limit => {}
+            Call::Limit | Call::GiveUp => {}
             Call::AddMember | Call::GrowMember(_) | Call::Rejoin => self.members_changed(&call)?,
         }
         Ok(())

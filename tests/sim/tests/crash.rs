@@ -23,6 +23,7 @@ fn every_crash_leaves_what_was_promised() {
         total.held_back += summary.held_back;
         total.hung += summary.hung;
         total.lost += summary.lost;
+        total.given_up += summary.given_up;
         total.grown += summary.grown;
         total.rejoined += summary.rejoined;
     }

@@ -76,6 +76,10 @@ pub fn of_checksums(seed: Seed, checksums: impl IntoIterator<Item = u64>) -> u64
     hash.digest()
 }
 
+/// In the place of a proof: the block is lost. Content that was there before is not believed,
+/// whatever it is.
+pub const LOST: u64 = 0;
+
 /// The proof of a block's content, as a Map operation carries it (section 6).
 ///
 /// # Panics
@@ -83,7 +87,7 @@ pub fn of_checksums(seed: Seed, checksums: impl IntoIterator<Item = u64>) -> u64
 /// When `block` is not one whole block.
 pub fn proof(seed: Seed, block: &[u8]) -> u64 {
     assert_eq!(block.len(), BLOCK_SIZE as usize, "a proof is that of one block");
-    xxh3_64_with_seed(block, seed.0)
+    xxh3_64_with_seed(block, seed.0).max(LOST + 1)
 }
 
 #[cfg(test)]

@@ -39,6 +39,9 @@ impl Store {
                     Source::Data(cluster) if !self.is_reachable(cluster) => {
                         return self.io_task(key).fail(Error::NotReady);
                     }
+                    Source::Data(cluster) if self.state.is_lost(cluster, block, run) => {
+                        return self.io_task(key).fail(Error::ReadFault);
+                    }
                     Source::Data(cluster) => {
                         let (member, at) = self.locate(cluster, block);
                         let inner = to_usize(want_begin - run_begin);

@@ -13,7 +13,10 @@ use super::{Part, Stage, to_usize};
 use crate::{
     action::{IoData, IoKind, Payloads},
     blocks::BlockSet,
-    format::{checksum, op::Op},
+    format::{
+        checksum::{self, LOST},
+        op::Op,
+    },
     geometry::{BLOCK, BLOCK_LEN, ClusterNo, LayerId, LogicalCluster, Lsn, MemberIndex},
     map::Fragment,
     settle::{FRAGMENT_PROOFS_MAX, Maps, PROOFS_MAX},
@@ -38,6 +41,8 @@ pub(super) struct Piece {
     pub(super) mapped: Option<(Lsn, BlockSet)>,
     /// It overwrites unsettled blocks that have these Maps.
     pub(super) overwrites: Option<Maps>,
+    /// Blocks that were lost before.
+    lost: BlockSet,
     issued: bool,
     outstanding: u32,
     failed: bool,
@@ -85,6 +90,9 @@ impl Store {
             if let (Source::Data(cluster), _) = self.state.find(layer, at, within, within + 1) {
                 if !self.is_reachable(cluster) {
                     return self.io_task(key).fail(Error::NotReady);
+                }
+                if self.state.is_lost(cluster, within, 1) {
+                    return self.io_task(key).fail(Error::ReadFault);
                 }
                 let (member, offset) = self.locate(cluster, within);
                 let data = IoData::Owned(Buffer::zeroed(BLOCK_LEN));
@@ -211,7 +219,8 @@ impl Store {
             Some((blocks, maps)) => (blocks, Some(maps)),
             None => (BlockSet::EMPTY, None),
         };
-        let named = fresh | overwritten;
+        let lost = before.cluster.map_or(BlockSet::EMPTY, |cluster| self.state.lost_of(cluster));
+        let named = fresh | overwritten | (lost & span);
         let map = bounds(named).map(|(first, count)| (first, count, named));
         Plan { at, first, count, before, map, overwrites }
     }
@@ -230,6 +239,7 @@ impl Store {
             self.alloc.take(members).expect("admit_clusters found that many free ones")
         });
         let (member, _) = self.locate(cluster, 0);
+        let mut lost = BlockSet::EMPTY;
         let mapped = plan.map.map(|(first, count, named)| {
             let proofs = self.proofs(key, plan.at, first, count, payloads);
             let op = Op::Map { layer, at: plan.at, cluster, first, proofs: proofs.clone() };
@@ -239,7 +249,11 @@ impl Store {
                 .expect("the plan was made from this fragment");
             self.count_fragment(before.is_absent(), false);
             let lsn = self.append(key, &[op]);
-            let proofs = (first..).zip(proofs);
+            // What was lost is lost again, should its new content not be there.
+            lost = self.state.lost_of(cluster) & BlockSet::range(first, count) & named;
+            self.state.rewrite_lost(cluster, lost);
+            let marks = lost.runs().flat_map(|(first, count)| first..first + count);
+            let proofs = marks.map(|block| (block, LOST)).chain((first..).zip(proofs));
             self.settlement.add((layer, plan.at), named, lsn, member, proofs);
             self.settlement.member(member).expect_data(lsn);
             (lsn, BlockSet::range(first, count) - before.valid)
@@ -261,6 +275,7 @@ impl Store {
             member,
             mapped,
             overwrites,
+            lost,
             issued: false,
             outstanding: 0,
             failed: false,
@@ -422,8 +437,31 @@ impl Store {
         })
     }
 
+    /// Blocks that were lost, and whose new content was not written, are lost as before.
+    fn lose_again(&mut self, key: TaskKey) {
+        let task = self.io_task(key);
+        let Some(layer) = task.layer else { return };
+        let failed = task.pieces.iter_mut().filter(|piece| piece.failed || !piece.issued);
+        let lost: Vec<_> = failed
+            .map(|piece| {
+                (piece.at, piece.cluster, core::mem::replace(&mut piece.lost, BlockSet::EMPTY))
+            })
+            .collect();
+        for (at, cluster, blocks) in lost {
+            for (first, count) in blocks.runs() {
+                let proofs = vec![LOST; usize::from(count)];
+                self.append(key, &[Op::Map { layer, at, cluster, first, proofs }]);
+            }
+            if !blocks.is_empty() {
+                self.settlement.remove((layer, at), blocks);
+                self.state.lose(cluster, blocks);
+            }
+        }
+    }
+
     /// Undoes the Maps of pieces whose data was not written.
     fn take_back(&mut self, key: TaskKey) {
+        self.lose_again(key);
         let task = self.io_task(key);
         let layer = task.layer;
         let failed: Vec<_> = task

@@ -214,7 +214,7 @@ pub fn observe(rig: &mut Rig, random: &mut Random) -> BTreeMap<u128, Vec<u8>> {
     read_all(rig, random, u64::MAX, |result, _| assert_eq!(result, Ok(()), "reading everything"))
 }
 
-/// The same where members are missing: what lies on them is [`UNREADABLE`].
+/// The same where members are missing or blocks are lost: those are [`UNREADABLE`].
 ///
 /// # Panics
 ///
@@ -222,7 +222,7 @@ pub fn observe(rig: &mut Rig, random: &mut Random) -> BTreeMap<u128, Vec<u8>> {
 pub(super) fn observe_readable(rig: &mut Rig, random: &mut Random) -> BTreeMap<u128, Vec<u8>> {
     read_all(rig, random, 4096, |result, data| match result {
         Ok(()) => {}
-        Err(Error::NotReady) => data.fill(UNREADABLE),
+        Err(Error::NotReady | Error::ReadFault) => data.fill(UNREADABLE),
         Err(error) => panic!("{error}"),
     })
 }
