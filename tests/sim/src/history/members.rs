@@ -168,7 +168,11 @@ impl History {
             });
             copies.count() == 2
         };
-        let changing = matches!(self.call, Some((_, Call::AddMember | Call::Rejoin)));
+        // A copy that joins counts only when the call has ended; so it is with a member that is enlarged
+        // while it joins.
+        let joins =
+            |call: &Call| matches!(call, Call::AddMember | Call::Rejoin | Call::GrowMember(_));
+        let changing = self.call.as_ref().is_some_and(|(_, call)| joins(call));
         whole(&self.rig) && !changing
     }
 }
