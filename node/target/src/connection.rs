@@ -74,6 +74,14 @@ pub struct Limits {
     pub connect_deadline: Duration,
 }
 
+impl Limits {
+    /// The most data of each of the commands of a fused operation, in bytes: both lie in memory for
+    /// one command.
+    pub(crate) fn fused_bytes_max(&self) -> u32 {
+        self.transfer_bytes_max / 2
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -403,7 +411,8 @@ impl Connection {
     }
 
     /// The next slot that waits for memory, and how many bytes: give it that when there is, and call
-    /// [`Connection::memory_granted`].
+    /// [`Connection::memory_granted`]. Actions come first: one of them may let go of what the slot
+    /// had for another command.
     pub fn memory_wanted(&self) -> Option<(Slot, usize)> {
         self.memory_wanted.front().copied()
     }
@@ -433,7 +442,8 @@ impl Connection {
         self.queue = Queue {
             qid,
             entries,
-            head: self.queue.head % entries,
+            // The Connect was the first entry.
+            head: 1 % entries,
             without_flow_control,
             namespaces: admission.namespaces,
             traffic: admission.traffic,

@@ -81,6 +81,8 @@ pub struct Settings {
 
 /// Associations of all hosts together.
 pub const ASSOCIATIONS_MAX: usize = 16_384;
+/// Entries of an admin queue: each may ask for an answer as long as a transfer.
+pub(crate) const ADMIN_ENTRIES_MAX: u32 = 64;
 /// Connects that wait for a fence.
 const WAITING_MAX: usize = 1_024;
 /// How long a Connect waits for the fence of its host's last association; then the host is told to
@@ -270,6 +272,12 @@ impl Target {
         self.subsystems.get(nqn).map(|served| &served.subsystem)
     }
 
+    /// Whether a subsystem has a namespace on this device.
+    pub fn serves(&self, device: DeviceId) -> bool {
+        let namespaces = self.subsystems.values().flat_map(|served| served.namespaces.iter());
+        namespaces.into_iter().any(|namespace| namespace.device == device)
+    }
+
     /// Changes who may connect. Hosts that may not any more are revoked; the ticket is answered when
     /// they are fenced. `None` when there is no such subsystem.
     pub fn set_hosts(&mut self, nqn: &Nqn, hosts: crate::export::Hosts) -> Option<Ticket> {
@@ -399,7 +407,11 @@ impl Target {
 
     fn check_entries(&self, request: &ConnectRequest) -> Result<u32, Answer> {
         let entries = request.command.sq_entries;
-        if !(2..=self.settings.limits.queue_entries_max).contains(&entries) {
+        let most = match request.command.qid.is_admin() {
+            true => self.settings.limits.queue_entries_max.min(ADMIN_ENTRIES_MAX),
+            false => self.settings.limits.queue_entries_max,
+        };
+        if !(2..=most).contains(&entries) {
             let refusal = invalid(InvalidParameter::SQSIZE);
             return Err(Answer { status: refusal.status.do_not_retry(), ..refusal });
         }
@@ -650,7 +662,12 @@ impl Association {
                 Some(Duration::from_millis(steps * u64::from(KEEP_ALIVE_GRANULARITY_MS)))
             }
         };
-        self.expires = timeout.map(|timeout| now + timeout);
+        // Nobody sends keep alives while a controller becomes ready, is reset or shut down.
+        let least = match self.controller.is_in_transition() {
+            true => Duration::from_millis(controller::READY_TIMEOUT_MS.into()),
+            false => Duration::ZERO,
+        };
+        self.expires = timeout.map(|timeout| now + timeout.max(least));
     }
 }
 

@@ -20,7 +20,7 @@ use fathom_lvs::{
 };
 use fathom_runtime::{
     Configuration, Loops,
-    net::{ConnectionLimit, Listener, SocketOptions},
+    net::{ConnectionLimit, Listener},
 };
 use fathom_target::{
     connection::Limits,
@@ -78,8 +78,7 @@ impl Node {
             model: "Fathom".to_owned(),
             firmware: "0.1".to_owned(),
         };
-        let (target, porters) =
-            TargetHandle::start(&loops, settings, &SocketOptions::default()).expect("loops run");
+        let (target, porters) = TargetHandle::start(&loops, settings).expect("loops run");
         let node = Self { loops, pool, target, address, limit, object };
         node.export();
         node.target.open(vec![listener], porters).expect("loops run");

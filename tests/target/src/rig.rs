@@ -216,11 +216,9 @@ impl Rig {
         loop {
             let mut progress = false;
             for id in self.peers.keys().copied().collect::<Vec<_>>() {
-                progress |= self.take_input(id);
-                while let Some(action) =
-                    self.peers.get_mut(&id).and_then(|peer| peer.connection.next_action())
-                {
-                    self.act(id, action);
+                progress |= self.act_all(id);
+                while self.take_input(id) {
+                    self.act_all(id);
                     progress = true;
                 }
             }
@@ -234,39 +232,45 @@ impl Rig {
         }
     }
 
-    fn take_input(&mut self, id: ConnectionId) -> bool {
-        let peer = self.peers.get_mut(&id).expect("it is open");
+    /// Carries out what the connection wants done. Returns whether it wanted something.
+    fn act_all(&mut self, id: ConnectionId) -> bool {
         let mut progress = false;
-        loop {
-            while let Some((slot, length)) = peer.connection.memory_wanted()
-                && peer.grant(slot, length)
-            {
-                progress = true;
-            }
-            match peer.connection.want() {
-                Want::Memory { slot, length } => {
-                    if !peer.grant(slot, length) {
-                        return progress;
-                    }
-                }
-                _ if peer.input.is_empty() => return progress,
-                Want::Bytes => {
-                    let bytes = peer.input.make_contiguous();
-                    let taken = peer.connection.receive(bytes);
-                    peer.input.drain(..taken);
-                }
-                Want::Data { slot, offset, length } => {
-                    let length = length.min(peer.input.len());
-                    let bytes: Vec<u8> = peer.input.drain(..length).collect();
-                    let memory = peer.memory.get_mut(&slot).expect("it was granted");
-                    memory[offset..offset + length].copy_from_slice(&bytes);
-                    peer.connection.received_data(&bytes);
-                }
-                Want::Patience => return progress,
-                Want::Nothing => peer.input.clear(),
-            }
+        while let Some(action) =
+            self.peers.get_mut(&id).and_then(|peer| peer.connection.next_action())
+        {
+            self.act(id, action);
             progress = true;
         }
+        progress
+    }
+
+    /// Takes one step with what the host has sent. Returns whether there was one to take.
+    fn take_input(&mut self, id: ConnectionId) -> bool {
+        let peer = self.peers.get_mut(&id).expect("it is open");
+        if let Some((slot, length)) = peer.connection.memory_wanted()
+            && peer.grant(slot, length)
+        {
+            return true;
+        }
+        match peer.connection.want() {
+            Want::Memory { slot, length } => return peer.grant(slot, length),
+            _ if peer.input.is_empty() => return false,
+            Want::Bytes => {
+                let bytes = peer.input.make_contiguous();
+                let taken = peer.connection.receive(bytes);
+                peer.input.drain(..taken);
+            }
+            Want::Data { slot, offset, length } => {
+                let length = length.min(peer.input.len());
+                let bytes: Vec<u8> = peer.input.drain(..length).collect();
+                let memory = peer.memory.get_mut(&slot).expect("it was granted");
+                memory[offset..offset + length].copy_from_slice(&bytes);
+                peer.connection.received_data(&bytes);
+            }
+            Want::Patience => return false,
+            Want::Nothing => peer.input.clear(),
+        }
+        true
     }
 
     fn act(&mut self, id: ConnectionId, action: connection::Action) {

@@ -170,6 +170,7 @@ fn a_configuration_that_cannot_be_is_a_fatal_error() {
     let status = host.status(&mut rig);
     assert!(status.fatal && !status.ready);
     host.configure(&mut rig, Configuration::DISABLED);
+    assert!(!host.status(&mut rig).fatal);
     host.enable(&mut rig);
 }
 
@@ -280,6 +281,8 @@ fn log_pages_are_read_in_parts_and_not_beyond_their_end() {
     };
     let found = ask(&mut rig, &mut admin, AdminCommand::GetLogPage(part), 36);
     assert_eq!(found.data, reply.data[16..]);
+    let found = log_page(&mut rig, &mut admin, LogId::ANA, 64 << 10);
+    assert_eq!(found.completion.status, Status::INVALID_FIELD.do_not_retry(), "nothing is there");
     let beyond = GetLogPage { offset: LogOffset::Bytes(1 << 40), ..part };
     let found = ask(&mut rig, &mut admin, AdminCommand::GetLogPage(beyond), 36);
     assert_eq!(found.completion.status, Status::INVALID_FIELD.do_not_retry());

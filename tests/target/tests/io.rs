@@ -376,3 +376,38 @@ fn commands_that_wait_for_memory_do_not_hold_up_the_data_of_others() {
         assert!(rig.devices[&DEVICE][at * 65536..][..65536].iter().all(|b| *b == at as u8 + 1));
     }
 }
+
+/// A command that fails and the next one in one piece: the second gets the slot of the first, whose
+/// memory is released only then.
+#[test]
+fn a_slot_that_is_used_again_at_once_keeps_its_memory() {
+    let mut rig = Rig::new();
+    let (_admin, mut io) = Host::pair(&mut rig, Digests { header: false, data: true });
+    let write = NvmCommand::Write(transfer(0, 4096)).entry(Nsid(1));
+    let first = io.cid();
+    let in_capsule = SglDescriptor::in_capsule(4096);
+    let mut bytes = io.capsule(write.with_cid(first).with_sgl(in_capsule), &[1; 4096]);
+    *bytes.last_mut().expect("a digest") ^= 1;
+    let second = io.cid();
+    bytes.extend(io.capsule(write.with_cid(second).with_sgl(sgl(4096)), &[]));
+    rig.send(io.id, &bytes);
+    let received = io.receive(&mut rig);
+    let [Received::Completion(failed), Received::R2t(r2t)] = received[..] else {
+        panic!("{received:?}")
+    };
+    assert_eq!((failed.cid, failed.status), (first, Status::TRANSIENT_TRANSPORT_ERROR));
+    io.answer_r2t(&mut rig, &r2t, &[2; 4096]);
+    assert_eq!(io.finish(&mut rig, second, &[]).completion.status, Status::SUCCESS);
+    assert!(rig.devices[&DEVICE][..4096].iter().all(|byte| *byte == 2));
+    assert!(rig.peers.values().all(|peer| peer.memory.is_empty()), "no memory is left behind");
+}
+
+#[test]
+fn a_fused_operation_of_more_than_half_a_transfer_is_refused() {
+    let mut rig = Rig::new();
+    let (_admin, mut io) = Host::pair(&mut rig, Digests::default());
+    let bytes = (512 << 10) + 4096;
+    let compare = NvmCommand::Compare(transfer(0, bytes)).entry(Nsid(1)).with_fuse(Fuse::First);
+    let reply = io.command(&mut rig, compare.with_sgl(sgl(bytes)), &[]);
+    assert_eq!(reply.completion.status, Status::INVALID_FIELD.do_not_retry());
+}

@@ -4,9 +4,11 @@
 //! in turn, which adopts it and gives birth to its session there. A porter or a gate that is told to
 //! stop takes nothing more.
 
+use std::time::Duration;
+
 use fathom_runtime::{
     Actor, Address, Birth, Context, Event,
-    net::{Connection, Listener, SocketEvent, SocketKey, SocketOptions},
+    net::{Connection, Keepalive, Listener, SocketEvent, SocketKey, SocketOptions},
 };
 use fathom_target::{connection::Limits, target::ConnectionId};
 
@@ -78,6 +80,12 @@ impl<M: CarriesServe> Actor<M> for Gate {
     }
 }
 
+/// How TCP looks whether a silent host is still there: it may have asked for no keep alive of NVMe.
+const KEEPALIVE: Keepalive =
+    Keepalive { idle: Duration::from_secs(30), interval: Duration::from_secs(10), probes: 3 };
+/// How long a host may leave what was sent unacknowledged.
+const USER_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Gives connections a home on its loop.
 pub struct Porter {
     hub: Address,
@@ -87,11 +95,12 @@ pub struct Porter {
 
 impl Porter {
     /// The porter of the loop on which this is called.
-    pub fn birth<M: CarriesServe>(
-        hub: Address,
-        limits: Limits,
-        options: SocketOptions,
-    ) -> Birth<M> {
+    pub fn birth<M: CarriesServe>(hub: Address, limits: Limits) -> Birth<M> {
+        let options = SocketOptions {
+            keepalive: Some(KEEPALIVE),
+            user_timeout: Some(USER_TIMEOUT),
+            ..SocketOptions::default()
+        };
         Box::new(move |_| Box::new(Self { hub, limits, options }))
     }
 }

@@ -2,10 +2,7 @@
 
 use std::sync::mpsc::{RecvError, sync_channel};
 
-use fathom_runtime::{
-    Address, Ended, Loops, Remote, Unsent,
-    net::{Listener, SocketOptions},
-};
+use fathom_runtime::{Address, Ended, Loops, Remote, Unsent, net::Listener};
 use fathom_target::{
     export::{DeviceId, Hosts, Nqn, Subsystem},
     target::{ExportError, Settings, Target, Ticket},
@@ -54,17 +51,13 @@ impl<M: CarriesServe> TargetHandle<M> {
     /// # Errors
     ///
     /// When a loop has ended.
-    pub fn start(
-        loops: &Loops<M>,
-        settings: Settings,
-        options: &SocketOptions,
-    ) -> Result<(Self, Vec<Address>), Closed> {
+    pub fn start(loops: &Loops<M>, settings: Settings) -> Result<(Self, Vec<Address>), Closed> {
         let limits = settings.limits;
         let remote = loops.remote(0);
         let hub = remote.give_birth(Hub::birth(settings))?;
         let mut porters = Vec::new();
         for number in 0..loops.count() {
-            let porter = Porter::birth(hub, limits, options.clone());
+            let porter = Porter::birth(hub, limits);
             porters.push(loops.remote(number).give_birth(porter)?);
         }
         Ok((Self { remote, hub }, porters))
@@ -86,11 +79,18 @@ impl<M: CarriesServe> TargetHandle<M> {
     /// # Errors
     ///
     /// Why it is not taken, or that the target is closed.
+    ///
+    /// # Panics
+    ///
+    /// When a namespace has no route.
     pub fn export(
         &self,
         subsystem: Subsystem,
         routes: Vec<(DeviceId, Route)>,
     ) -> Result<Result<(), ExportError>, Closed> {
+        let is_routed = |device| routes.iter().any(|(routed, _)| *routed == device);
+        let mut devices = subsystem.namespaces.iter().map(|namespace| namespace.device);
+        assert!(devices.all(is_routed), "a namespace of {} has no route", subsystem.nqn);
         self.ask(move |desk, target, _| {
             target.export(subsystem).inspect(|()| desk.routes.extend(routes))
         })
@@ -109,7 +109,8 @@ impl<M: CarriesServe> TargetHandle<M> {
                     subsystem.namespaces.iter().map(|namespace| namespace.device).collect()
                 });
             let ticket = target.unexport(&nqn);
-            desk.routes.retain(|device, _| !devices.contains(device));
+            let gone = |device: &DeviceId| devices.contains(device) && !target.serves(*device);
+            desk.routes.retain(|device, _| !gone(device));
             ticket
         })
     }

@@ -34,6 +34,8 @@ use crate::native::message::{Answer as PoolAnswer, PoolMessage};
 
 /// From how many bytes on the kernel is asked to put data into its place.
 const DIRECT_MIN: usize = 32 << 10;
+/// Up to how many bytes are copied to be sent; what is longer is sent from memory of its own.
+const COPIED_MAX: usize = 256;
 /// How often a session looks again for memory that the loop did not have.
 const MEMORY_RETRY: Duration = Duration::from_micros(200);
 /// How long the last answers of a connection that ends may take to be sent.
@@ -137,6 +139,8 @@ impl<M: CarriesServe> Session<M> {
     /// Takes what has arrived as far as possible, and does what follows from it.
     fn work(&mut self, context: &mut Context<'_, M>) {
         loop {
+            // Actions first: one may release what a slot had for its last command.
+            self.act(context);
             self.find_memory(context);
             self.act(context);
             if self.filling.is_some() || self.high || !self.take_some(context) {
@@ -199,7 +203,10 @@ impl<M: CarriesServe> Session<M> {
 
     /// Gives memory to commands that wait for it, as far as the loop has some.
     fn find_memory(&mut self, context: &mut Context<'_, M>) {
-        while let Some((slot, length)) = self.connection.memory_wanted() {
+        // A host that does not take its answers gets no memory for more of them.
+        while !self.high
+            && let Some((slot, length)) = self.connection.memory_wanted()
+        {
             let Some(buffer) = context.buffer(length) else {
                 if self.retry.is_none() {
                     let at = context.now() + MEMORY_RETRY;
@@ -211,6 +218,7 @@ impl<M: CarriesServe> Session<M> {
                 return;
             };
             self.grant(slot, buffer);
+            self.act(context);
         }
     }
 
@@ -254,7 +262,14 @@ impl<M: CarriesServe> Session<M> {
                     }
                     self.send_bytes(send.tail(), context);
                 }
-                Action::SendBytes(bytes) => self.send_bytes(&bytes, context),
+                Action::SendBytes(bytes) if bytes.len() <= COPIED_MAX => {
+                    self.send_bytes(&bytes, context);
+                }
+                Action::SendBytes(bytes) => {
+                    let mut buffer = Buffer::zeroed(bytes.len());
+                    buffer.copy_from_slice(&bytes);
+                    self.send_slice(buffer.share(0..bytes.len()), context);
+                }
                 Action::Submit { slot, device, request } => {
                     let data = match request.operation.data_bytes(1) {
                         0 => None,
@@ -354,7 +369,13 @@ impl<M: CarriesServe> Session<M> {
                 self.routes = routes;
                 self.connection.admit(*admission);
             }
-            ServeMessage::Refuse(answer) => self.connection.refuse(answer),
+            ServeMessage::Refuse(answer) => {
+                self.connection.refuse(answer);
+                // The deadline may have passed while the Connect was being decided.
+                if let Some(deadline) = self.connection.deadline() {
+                    context.set_timer(deadline, DEADLINE_TIMER);
+                }
+            }
             ServeMessage::Answer(slot, answer) => self.connection.answer(slot, &answer),
             ServeMessage::End => self.connection.end(),
             _ => debug_assert!(false, "a message that no session understands"),

@@ -196,7 +196,7 @@ impl Connection {
         let expected = core::mem::replace(&mut self.fused, Fused::None);
         let planned = entry.fuse().and_then(|fuse| {
             let (work, bytes, data) = self.plan_work(entry, capsule_bytes)?;
-            let pair = self.plan_pair(fuse, expected, &work)?;
+            let pair = self.plan_pair(fuse, expected, &work, bytes)?;
             Ok((work, bytes, data, pair))
         });
         let (work, bytes, data, pair) = match planned {
@@ -339,13 +339,23 @@ impl Connection {
     }
 
     /// The place of a command in a fused operation (Base 3.4.2; NVM 3.3: Compare and Write).
-    fn plan_pair(&self, fuse: Fuse, expected: Fused, work: &Work) -> Result<Pair, Status> {
+    fn plan_pair(
+        &self,
+        fuse: Fuse,
+        expected: Fused,
+        work: &Work,
+        bytes: u32,
+    ) -> Result<Pair, Status> {
         let Work::Device { device, now, lba, blocks, .. } = work else {
             return if fuse == Fuse::Normal { Ok(Pair::None) } else { Err(Status::INVALID_FIELD) };
         };
         match (fuse, expected) {
             (Fuse::Normal, _) => Ok(Pair::None),
-            (Fuse::First, _) if *now == Operation::Compare => Ok(Pair::First { second: None }),
+            (Fuse::First, _)
+                if *now == Operation::Compare && bytes <= self.limits.fused_bytes_max() =>
+            {
+                Ok(Pair::First { second: None })
+            }
             (Fuse::First, _) => Err(Status::INVALID_FIELD),
             (Fuse::Second, Fused::None) => Err(Status::ABORTED_MISSING_FUSED),
             (Fuse::Second, Fused::FirstRefused) => Err(Status::ABORTED_FAILED_FUSED),
@@ -413,8 +423,9 @@ impl Connection {
     ///
     /// # Panics
     ///
-    /// When none was asked for.
+    /// When none was asked for, or actions have not been taken: one may release the slot's last memory.
     pub fn memory_granted(&mut self, slot: Slot) {
+        assert!(self.actions.is_empty(), "actions are carried out before memory is given");
         if self.capsule_memory.is_some_and(|(wanted, _)| wanted == slot) {
             self.capsule_memory = None;
         } else {
@@ -636,11 +647,19 @@ impl Connection {
         assert!(self.at_devices > 0, "no request is at a device");
         self.at_devices -= 1;
         let command = &mut self.slots[slot];
+        let ending = self.stage == Stage::Ending;
         match &mut command.work {
+            // Its device is being closed, too: no error is told, the connection just ends.
+            Work::Device { .. } if ending && result == Err(Error::NotReady) => {
+                self.slots.remove(slot);
+            }
             Work::Device { now, then, .. } => {
                 if let (Ok(()), Some(next)) = (result, then.take()) {
-                    *now = next;
-                    self.submit(slot);
+                    // What would come next is not begun any more, and the host is not told.
+                    if !ending {
+                        *now = next;
+                        self.submit(slot);
+                    }
                 } else {
                     self.end_request(slot, result, data);
                 }
@@ -650,7 +669,9 @@ impl Connection {
                 if let Err(error) = result {
                     command.status = status::of(error);
                 }
-                self.submit_ranges(slot);
+                if !ending {
+                    self.submit_ranges(slot);
+                }
             }
             Work::Target(_) => unreachable!("it is at no device"),
         }

@@ -114,6 +114,10 @@ impl Connection {
     ///
     /// When they are more than were wanted, or no data was wanted.
     pub fn received_data(&mut self, bytes: &[u8]) {
+        if matches!(self.stage, Stage::Ending | Stage::Ended) {
+            // It was asked for before the end, and has come after it.
+            return;
+        }
         let Part::Data(data) = &mut self.parse.part else { panic!("no data was wanted") };
         let Destination::Memory(_, offset) = &mut data.to else { panic!("no data was wanted") };
         assert!(data.padding == 0 && bytes.len() <= data.left, "more data than was wanted");

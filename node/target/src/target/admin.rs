@@ -35,10 +35,15 @@ use crate::{
     export::Subsystem,
 };
 
+/// How far beyond the end of a log page a host may read, in bytes: what it has no use for costs this
+/// side memory.
+const PADDING_MAX: u64 = 16 << 10;
+
 impl Target {
     /// Carries out a command of an admin queue. Its answer comes as an [`Action`], of an
     /// Asynchronous Event Request when there is an event.
     pub fn command(&mut self, connection: ConnectionId, request: &AdminRequest, now: Monotonic) {
+        self.pass(now);
         let Some(&id) = self.connections.get(&connection) else { return };
         let association = self.associations.get_mut(&id).expect("connections have one");
         if association.ending {
@@ -70,7 +75,10 @@ impl Target {
     ) -> Result<Option<Answer>, Status> {
         let AdminRequest { slot, entry, data } = request;
         if entry.opcode() == fabrics::OPCODE {
-            return self.fabrics(id, FabricsCommand::parse(entry)?).map(Some);
+            let answer = self.fabrics(id, FabricsCommand::parse(entry)?)?;
+            // A change of its properties shows that the host lives, as a keep alive does.
+            self.association(id).heard(now);
+            return Ok(Some(answer));
         }
         if !self.associations[&id].controller.is_ready() {
             return Err(Status::COMMAND_SEQUENCE_ERROR);
@@ -307,7 +315,8 @@ impl Target {
             return Err(Status::INVALID_FIELD);
         };
         let page = self.log_page(id, command)?;
-        if offset > page.len() as u64 {
+        let end = offset.saturating_add(command.length);
+        if offset > page.len() as u64 || end > page.len() as u64 + PADDING_MAX {
             return Err(Status::INVALID_FIELD);
         }
         if !command.retain_event {

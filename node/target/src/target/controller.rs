@@ -27,7 +27,7 @@ use crate::connection::{Slot, Traffic};
 pub(super) const VERSION: Version = Version::V2_1;
 /// How long a controller may take to become ready or not ready, in milliseconds: a reset waits for
 /// what is at devices.
-const READY_TIMEOUT_MS: u32 = 30_000;
+pub(super) const READY_TIMEOUT_MS: u32 = 30_000;
 /// The smallest memory page, in bytes, in which MDTS counts.
 pub(super) const PAGE_BYTES: u32 = 4096;
 
@@ -206,7 +206,7 @@ impl Controller {
     /// complete, and the controller is what it is before it is enabled (Base 3.7.2). The keep alive
     /// timeout is the association's and stays. Returns the requests for events that are left.
     pub(super) fn io_queues_gone(&mut self) -> VecDeque<Slot> {
-        if self.configuration.enable || !self.status.ready {
+        if self.configuration.enable || self.status == ControllerStatus::RESET {
             return VecDeque::new();
         }
         self.status = ControllerStatus::RESET;
@@ -214,10 +214,17 @@ impl Controller {
         self.events.reset()
     }
 
+    /// Whether it waits for a reset, a shutdown or to be enabled, which may take longer than a host's
+    /// keep alive timeout; hosts send no keep alive meanwhile (Base 3.9).
+    pub(super) fn is_in_transition(&self) -> bool {
+        !self.is_ready() || self.status.shutdown != ShutdownStatus::Normal
+    }
+
     /// A shutdown waits for so many flushes.
     pub(super) fn shut_down(&mut self, flushes: usize) {
-        self.flushes = flushes;
-        if flushes == 0 {
+        // Those of a shutdown that was given up may still be under way.
+        self.flushes += flushes;
+        if self.flushes == 0 {
             self.status.shutdown = ShutdownStatus::Complete;
         }
     }

@@ -16,10 +16,7 @@ use fathom_nvme::{
 };
 use fathom_units::Cntlid;
 
-use super::{Portal, Settings, Target};
-
-/// The entries of the queue with which a host may connect an admin queue, at most (ASQSZ).
-const ADMIN_ENTRIES_MAX: u32 = 4096;
+use super::{ADMIN_ENTRIES_MAX, Portal, Settings, Target};
 
 impl Target {
     /// The log page as `host` sees it that has reached this side at `reached`.

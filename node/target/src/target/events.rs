@@ -74,7 +74,10 @@ impl Events {
     /// The host has read a log page, and not asked for its event to stay.
     pub(super) fn read(&mut self, page: LogId) {
         match page {
-            LogId::CHANGED_NAMESPACES => self.namespaces = Standing::Quiet,
+            LogId::CHANGED_NAMESPACES => {
+                self.namespaces = Standing::Quiet;
+                self.changed.clear();
+            }
             LogId::DISCOVERY => self.discovery = Standing::Quiet,
             _ => {}
         }
@@ -82,11 +85,10 @@ impl Events {
 
     /// The namespaces that have changed since this was read last; all ones when they are too many
     /// for the list.
-    pub(super) fn take_changed(&mut self) -> Vec<Nsid> {
-        let changed = core::mem::take(&mut self.changed);
-        match changed.len() > CHANGED_MAX {
+    pub(super) fn changed(&self) -> Vec<Nsid> {
+        match self.changed.len() > CHANGED_MAX {
             true => vec![Nsid::BROADCAST],
-            false => changed.into_iter().collect(),
+            false => self.changed.iter().copied().collect(),
         }
     }
 

@@ -175,7 +175,7 @@ fn controller(
         write_cache: WriteCache { present: cached, flush_broadcast: 2 },
         atomic_write_normal: atomic,
         atomic_write_power_fail: 1,
-        atomic_compare_write: atomic,
+        atomic_compare_write: blocks_of(limits.fused_bytes_max(), largest),
         write_protection: 0,
         sgls: SglSupport::SUPPORTED | SglSupport::OFFSET | SglSupport::TRANSPORT,
         max_namespaces: subsystem
@@ -194,7 +194,11 @@ fn controller(
 /// What is atomic while the power lasts: everything that fits one command, since requests that
 /// overlap take effect one after another.
 fn atomic_blocks(limits: &Limits, block_bytes: u32) -> u32 {
-    (limits.transfer_bytes_max / block_bytes).clamp(1, 65_536)
+    blocks_of(limits.transfer_bytes_max, block_bytes)
+}
+
+fn blocks_of(bytes: u32, block_bytes: u32) -> u32 {
+    (bytes / block_bytes).clamp(1, 65_536)
 }
 
 fn namespace(limits: &Limits, namespace: &Namespace) -> IdentifyNamespace {
@@ -214,7 +218,7 @@ fn namespace(limits: &Limits, namespace: &Namespace) -> IdentifyNamespace {
         atomicity: Some(Atomicity {
             write_normal: atomic,
             write_power_fail: 1,
-            compare_write: atomic,
+            compare_write: blocks_of(limits.fused_bytes_max(), 1 << shift),
         }),
         io_boundary: 0,
         capacity_bytes: u128::from(namespace.blocks) << shift,

@@ -48,7 +48,7 @@ const SPARE_PERCENT: u8 = 100;
 impl Target {
     /// The whole of a log page.
     pub(super) fn log_page(
-        &mut self,
+        &self,
         id: AssociationId,
         command: &GetLogPage,
     ) -> Result<Vec<u8>, Status> {
@@ -78,7 +78,7 @@ impl Target {
                 }
             }
             (LogId::FIRMWARE_SLOT, _) => Ok(self.firmware_slots().encode().to_vec()),
-            (LogId::CHANGED_NAMESPACES, _) => Ok(self.changed_namespaces(id)),
+            (LogId::CHANGED_NAMESPACES, _) => Ok(changed_namespaces(association)),
             (LogId::COMMAND_EFFECTS, _) => Ok(effects().as_bytes().to_vec()),
             (LogId::FEATURE_EFFECTS, _) => Ok(feature_effects().as_bytes().to_vec()),
             (LogId::ANA, _) => {
@@ -95,15 +95,14 @@ impl Target {
         revisions[0] = Some(revision);
         FirmwareSlots { active: 1, next: 0, revisions }
     }
+}
 
-    /// The list is empty after it was read.
-    fn changed_namespaces(&mut self, id: AssociationId) -> Vec<u8> {
-        let association = self.associations.get_mut(&id).expect("an association that is there");
-        let changed = association.controller.events.take_changed();
-        let mut page: Vec<u8> = changed.iter().flat_map(|nsid| nsid.0.to_le_bytes()).collect();
-        page.resize(CHANGED_LIST_BYTES, 0);
-        page
-    }
+/// The list is emptied when it has been read without a wish to keep its event.
+fn changed_namespaces(association: &Association) -> Vec<u8> {
+    let changed = association.controller.events.changed();
+    let mut page: Vec<u8> = changed.iter().flat_map(|nsid| nsid.0.to_le_bytes()).collect();
+    page.resize(CHANGED_LIST_BYTES, 0);
+    page
 }
 
 fn health(association: &Association) -> Health {
