@@ -8,7 +8,7 @@ use fathom_block::Operation;
 use fathom_nvme::{
     Status,
     admin::AdminCommand,
-    fabrics::{HostId, InvalidParameter},
+    fabrics::{Connect, ConnectAttributes, HostId, InvalidParameter},
     nvm::NvmCommand,
     property::{Configuration, ShutdownNotification, ShutdownStatus},
     sgl::SglDescriptor,
@@ -30,6 +30,12 @@ fn begin_write(rig: &mut Rig, io: &mut Host, block: u64, byte: u8) {
     let cid = io.cid();
     let entry = NvmCommand::Write(transfer(block, 4096)).entry(Nsid(1)).with_cid(cid);
     io.send_capsule(rig, entry.with_sgl(SglDescriptor::in_capsule(4096)), &[byte; 4096]);
+}
+
+/// The Connect of an admin queue, for tests that do not wait for its answer.
+fn connect_admin(keep_alive_ms: u32) -> Connect {
+    let attributes = ConnectAttributes::empty();
+    Connect { qid: Qid::ADMIN, sq_entries: 32, attributes, keep_alive_ms }
 }
 
 #[test]
@@ -96,13 +102,7 @@ fn a_new_association_waits_for_the_fence_of_the_last_one() {
     rig.close(admin.id);
     let mut again = Host::open(&mut rig, Digests::default());
     again.controller = Cntlid::DYNAMIC;
-    let connect = fathom_nvme::fabrics::Connect {
-        qid: Qid::ADMIN,
-        sq_entries: 32,
-        attributes: fathom_nvme::fabrics::ConnectAttributes::empty(),
-        keep_alive_ms: 0,
-    };
-    again.send_connect(&mut rig, VOLUME, connect);
+    again.send_connect(&mut rig, VOLUME, connect_admin(0));
     assert!(again.receive(&mut rig).is_empty(), "it waits");
     // Another host does not.
     let mut other = Host::open(&mut rig, Digests::default());
@@ -123,13 +123,7 @@ fn who_waits_too_long_for_a_fence_is_told_to_try_again() {
     begin_write(&mut rig, &mut io, 0, 1);
     rig.close(admin.id);
     let mut again = Host::open(&mut rig, Digests::default());
-    let connect = fathom_nvme::fabrics::Connect {
-        qid: Qid::ADMIN,
-        sq_entries: 32,
-        attributes: fathom_nvme::fabrics::ConnectAttributes::empty(),
-        keep_alive_ms: 0,
-    };
-    again.send_connect(&mut rig, VOLUME, connect);
+    again.send_connect(&mut rig, VOLUME, connect_admin(0));
     rig.pass(Duration::from_secs(15));
     let [Received::Completion(completion)] = again.receive(&mut rig)[..] else {
         panic!("it is answered");
@@ -289,13 +283,7 @@ fn after_a_partition_no_old_command_overwrites_a_new_one() {
 /// An admin queue and an I/O queue. `None` when the Connect waits.
 fn connect_pair(rig: &mut Rig, keep_alive_ms: u32) -> Option<(Host, Host)> {
     let mut admin = Host::open(rig, Digests::default());
-    let connect = fathom_nvme::fabrics::Connect {
-        qid: Qid::ADMIN,
-        sq_entries: 32,
-        attributes: fathom_nvme::fabrics::ConnectAttributes::empty(),
-        keep_alive_ms,
-    };
-    admin.send_connect(rig, VOLUME, connect);
+    admin.send_connect(rig, VOLUME, connect_admin(keep_alive_ms));
     let [Received::Completion(completion)] = admin.receive(rig)[..] else {
         rig.close(admin.id);
         return None;
