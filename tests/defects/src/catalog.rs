@@ -71,12 +71,16 @@ pub(crate) const DEFECTS: &[Defect] = &[
         name: "unmap-before-its-entry",
         wrong: "Zeroing is acknowledged before the entry with its Unmap is complete.",
         file: "io/unmap",
-        changes: &[Change {
-            find: r"let lsn = self.append(key, &[op]);
+        changes: &[
+            Change {
+                find: r"let lsn = self.append(key, &[op]);
             self.give_back(freed, lsn);",
-            replacement: r"let lsn = self.log.append(&[op], true);
+                replacement: r"let lsn = self.log.append(&[op], true);
             self.give_back(freed, lsn);",
-        }],
+            },
+            // Otherwise it waits for every entry at its end.
+            Change { find: "self.wait_for_entry(key, lsn);", replacement: "let _ = lsn;" },
+        ],
     },
     Defect {
         name: "unmap-shows-the-parent",

@@ -73,16 +73,22 @@ fn run(report: impl Fn(String)) -> Result<bool, String> {
     }
     let seconds = begun.elapsed().as_secs();
     report(format!("without a defect: passed {} seeds, {seconds} s", SOUND_SEEDS.min(seeds)));
-    let mut failed = 0;
+    let mut failed = Vec::new();
     for defect in &chosen {
         let begun = Instant::now();
         let verdict = plant(&sandbox, defect, &sound, seeds)?;
         let seconds = begun.elapsed().as_secs();
-        failed += usize::from(!matches!(verdict, Verdict::Found(_)));
-        report(format!("{}: {} s, {}", defect.name, seconds, describe(&verdict, defect, seeds)));
+        let line = format!("{}: {seconds} s, {}", defect.name, describe(&verdict, defect, seeds));
+        report(line.clone());
+        if !matches!(verdict, Verdict::Found(_)) {
+            failed.push(line);
+        }
     }
-    report(format!("{} passed, {failed} failed", chosen.len() - failed));
-    Ok(failed == 0)
+    // Again, where they are seen: at the end of a long report.
+    let count = failed.len();
+    failed.into_iter().for_each(&report);
+    report(format!("{} passed, {count} failed", chosen.len() - count));
+    Ok(count == 0)
 }
 
 fn seeds() -> Result<u64, String> {
