@@ -27,7 +27,7 @@ use crate::{
         checksum::{self, Seed},
         label::{self, Extent, Label, LabelMember, MemberRole, MemberState},
     },
-    geometry::{BLOCK_LEN, LayerId, Lsn, MemberIndex, ObjectId},
+    geometry::{BLOCK_LEN, ClusterSize, LayerId, Lsn, MemberIndex, ObjectId},
     leveling::level,
     log::{Log, LogStart, Ring},
     medium::{Medium, MediumError},
@@ -207,6 +207,10 @@ pub struct Opening {
     pub store: Store,
     /// Its name.
     pub name: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// The size of its clusters.
+    pub cluster_size: ClusterSize,
     /// Which slot each present member is.
     pub members: BTreeMap<MemberIndex, usize>,
     /// Log entries that were replayed.
@@ -563,6 +567,7 @@ pub fn open(medium: &mut dyn Medium, options: OpenOptions) -> Result<Opening, Op
         to_prove: replayed.to_prove,
         deadline: options.deadline,
     });
-    let (entries, taken_back) = (replayed.entries, replayed.taken_back);
-    Ok(Opening { store, name, members, replayed: entries, taken_back })
+    let (replayed, taken_back) = (replayed.entries, replayed.taken_back);
+    let (uuid, cluster_size) = (layout.pool, layout.cluster_size);
+    Ok(Opening { store, name, uuid, cluster_size, members, replayed, taken_back })
 }

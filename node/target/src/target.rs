@@ -278,6 +278,15 @@ impl Target {
         namespaces.into_iter().any(|namespace| namespace.device == device)
     }
 
+    /// The hosts that have an association with a subsystem which is not fenced yet.
+    pub fn hosts_of(&self, nqn: &Nqn) -> BTreeSet<Nqn> {
+        let associations = self.associations.values();
+        associations
+            .filter(|association| association.subsystem.as_ref() == Some(nqn))
+            .map(|association| association.host)
+            .collect()
+    }
+
     /// Changes who may connect. Hosts that may not any more are revoked; the ticket is answered when
     /// they are fenced. `None` when there is no such subsystem.
     pub fn set_hosts(&mut self, nqn: &Nqn, hosts: crate::export::Hosts) -> Option<Ticket> {

@@ -18,7 +18,7 @@ use fathom_test_conformance::{
 };
 use fathom_test_target::{
     host::{Host, Received, Wire as _, transfer},
-    rig::VOLUME,
+    rig::{HOST, VOLUME, nqn},
 };
 use fathom_units::{Nsid, Qid};
 
@@ -138,6 +138,26 @@ fn unexporting_ends_every_connection_and_exporting_again_lets_hosts_in() {
     node.export();
     let (_admin, mut io) = Host::pair(&mut network, Digests::default());
     assert!(io.read(&mut network, 0, 1).data == pattern(1, 4096));
+}
+
+#[test]
+fn a_subsystem_is_withdrawn_only_when_no_host_is_connected() {
+    let node = Node::start(1, Limits::default());
+    let mut network = Network::new(node.address);
+    let (admin, mut io) = Host::pair(&mut network, Digests::default());
+    let withdrawn = || node.target.withdraw(nqn(VOLUME)).expect("the target runs");
+    let connected = withdrawn().expect_err("a host is connected");
+    assert_eq!(Vec::from_iter(&connected), [&nqn(HOST)]);
+    assert_eq!(node.target.hosts_of(nqn(VOLUME)), Ok(connected));
+    assert_eq!(io.write(&mut network, 0, &pattern(1, 4096)), Status::SUCCESS);
+    network.close(io.id);
+    network.close(admin.id);
+    node.wait_for_silence();
+    assert_eq!(withdrawn(), Ok(true));
+    assert_eq!(withdrawn(), Ok(false));
+    let mut refused = Host::open(&mut network, Digests::default());
+    let completion = refused.connect(&mut network, VOLUME, Qid::ADMIN, 0);
+    assert!(!completion.status.is_success() && !completion.status.is_do_not_retry());
 }
 
 #[test]

@@ -19,7 +19,7 @@ use fathom_nvme::{
 use fathom_target::target::ConnectionId;
 use fathom_units::{BlockCount, Cid, Cntlid, Lba, Nsid, Qid};
 
-use crate::rig::{Rig, VOLUME, nqn};
+use crate::rig::{HOST, Rig, VOLUME, nqn};
 
 /// What is between a host and the target.
 pub trait Wire {
@@ -97,7 +97,7 @@ impl Host {
         Self {
             id,
             digests,
-            host: nqn("nqn.2026-01.io.fathom:host"),
+            host: nqn(HOST),
             host_id: HostId([9; 16]),
             controller: Cntlid::DYNAMIC,
             outbound: Outbound { digests, alignment: response.alignment },

@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 /// The subsystem that every rig has, with namespace 1 of 4096-byte blocks.
 pub const VOLUME: &str = "nqn.2026-01.io.fathom:volume";
-/// Its device.
+/// The host that connects to it, unless another one is named.
+pub const HOST: &str = "nqn.2026-01.io.fathom:host";
+/// The subsystem's device.
 pub const DEVICE: DeviceId = DeviceId(7);
 /// Its size in blocks.
 pub const BLOCKS: u64 = 256;

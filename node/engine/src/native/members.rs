@@ -15,9 +15,11 @@ use std::{
 use fathom_lvs::{
     CreateError, Medium, MediumError, NewPool, OpenError, OpenOptions, Opening,
     format::label::{LABEL_SIZE, Label, label_offsets},
+    geometry::ClusterSize,
 };
 use fathom_runtime::device::{DeviceError, DeviceFile};
 use thiserror::Error;
+use uuid::Uuid;
 
 /// Bytes in a piece of a memory member.
 const PIECE: usize = 1 << 20;
@@ -269,6 +271,16 @@ impl Opened {
     /// The pool's name.
     pub fn name(&self) -> &str {
         &self.opening.name
+    }
+
+    /// The pool's UUID.
+    pub fn uuid(&self) -> Uuid {
+        self.opening.uuid
+    }
+
+    /// The size of its clusters.
+    pub fn cluster_size(&self) -> ClusterSize {
+        self.opening.cluster_size
     }
 
     /// What opening found: log entries that were replayed, and blocks that a power cut took back.

@@ -1,6 +1,9 @@
 //! The serving side for threads that are no loops: starting it, and changing what is served.
 
-use std::sync::mpsc::{RecvError, sync_channel};
+use std::{
+    collections::BTreeSet,
+    sync::mpsc::{RecvError, sync_channel},
+};
 
 use fathom_runtime::{Address, Ended, Loops, Remote, Unsent, net::Listener};
 use fathom_target::{
@@ -103,16 +106,33 @@ impl<M: CarriesServe> TargetHandle<M> {
     ///
     /// When the target is closed.
     pub fn unexport(&self, nqn: Nqn) -> Result<bool, Closed> {
-        self.wait(move |desk, target| {
-            let devices: Vec<DeviceId> =
-                target.subsystem(&nqn).map_or_else(Vec::new, |subsystem| {
-                    subsystem.namespaces.iter().map(|namespace| namespace.device).collect()
-                });
-            let ticket = target.unexport(&nqn);
-            let gone = |device: &DeviceId| devices.contains(device) && !target.serves(*device);
-            desk.routes.retain(|device, _| !gone(device));
-            ticket
+        self.wait(move |desk, target| end_export(desk, target, &nqn))
+    }
+
+    /// Stops serving a subsystem to which no host is connected. Returns whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// The hosts that are connected; then nothing has changed. Or that the target is closed.
+    pub fn withdraw(&self, nqn: Nqn) -> Result<Result<bool, BTreeSet<Nqn>>, Closed> {
+        self.ask(move |desk, target, _| {
+            let hosts = target.hosts_of(&nqn);
+            if !hosts.is_empty() {
+                return Err(hosts);
+            }
+            let begun = end_export(desk, target, &nqn);
+            // Nobody is connected: it is done.
+            Ok(begun.is_some())
         })
+    }
+
+    /// The hosts that are connected to a subsystem.
+    ///
+    /// # Errors
+    ///
+    /// When the target is closed.
+    pub fn hosts_of(&self, nqn: Nqn) -> Result<BTreeSet<Nqn>, Closed> {
+        self.ask(move |_, target, _| target.hosts_of(&nqn))
     }
 
     /// Changes who may connect. On return no request of a host that may not any more can reach a
@@ -172,4 +192,15 @@ impl<M: CarriesServe> TargetHandle<M> {
         }
         Ok(answered.recv()?)
     }
+}
+
+/// Has the target end a subsystem, and forgets the routes of its devices.
+fn end_export(desk: &mut Desk, target: &mut Target, nqn: &Nqn) -> Option<Ticket> {
+    let namespaces = target.subsystem(nqn).map(|subsystem| subsystem.namespaces.iter());
+    let devices: Vec<DeviceId> =
+        namespaces.into_iter().flatten().map(|namespace| namespace.device).collect();
+    let ticket = target.unexport(nqn);
+    let gone = |device: &DeviceId| devices.contains(device) && !target.serves(*device);
+    desk.routes.retain(|device, _| !gone(device));
+    ticket
 }
