@@ -9,6 +9,7 @@
 //! - The lock lives on the very open file that carries the I/O: `O_EXCL` on a block device, `flock`
 //!   on a file. So it outlives a killed process until the kernel has finished its last request. It
 //!   is never a lock file or a POSIX lock.
+//! - What is opened for reading only cannot be written through this file, whatever is asked of it.
 //! - A new file is never made over an existing one, and is there after a power cut when
 //!   [`DeviceFile::create`] has returned.
 //!
@@ -56,6 +57,17 @@ pub enum Kind {
     File,
 }
 
+/// What a device is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Access {
+    /// To read and write it, and nobody else has it.
+    Own,
+    /// To read it, and nobody writes it meanwhile. A file may have several readers.
+    Read,
+    /// To have a look, whoever has it.
+    Look,
+}
+
 /// Whether a new file's space is taken at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Allocation {
@@ -69,7 +81,7 @@ pub enum Allocation {
 #[derive(Debug, Error)]
 pub enum DeviceError {
     /// It cannot be opened.
-    #[error("{path}: cannot be opened for reading and writing: {source}", path = path.display())]
+    #[error("{path}: cannot be opened: {source}", path = path.display())]
     Open {
         /// The path.
         path: PathBuf,
@@ -141,6 +153,30 @@ impl DeviceFile {
     ///
     /// Why it cannot be used, and who has it if somebody does.
     pub fn open(path: &Path, wait: Duration) -> Result<Self, DeviceError> {
+        Self::open_for(path, Access::Own, wait)
+    }
+
+    /// As [`DeviceFile::open`], but for reading only. The lock keeps everybody from writing it who
+    /// takes one; of a file there may be several readers.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be used, and who has it if somebody does.
+    pub fn open_for_reading(path: &Path, wait: Duration) -> Result<Self, DeviceError> {
+        Self::open_for(path, Access::Read, wait)
+    }
+
+    /// Opens it for reading only and without a lock, whoever has it: what is read may change at any
+    /// time, so it serves to tell people what is there.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read.
+    pub fn open_to_look(path: &Path) -> Result<Self, DeviceError> {
+        Self::open_for(path, Access::Look, Duration::ZERO)
+    }
+
+    fn open_for(path: &Path, access: Access, wait: Duration) -> Result<Self, DeviceError> {
         let failed = |source| DeviceError::Open { path: path.to_owned(), source };
         // Looked at by its name first, since opening a pipe waits for its other end.
         let metadata = std::fs::metadata(path).map_err(failed)?;
@@ -149,7 +185,7 @@ impl DeviceFile {
             kind if kind.is_file() => Kind::File,
             _ => return Err(DeviceError::Kind { path: path.to_owned() }),
         };
-        let file = lock::acquire(path, kind, wait)?;
+        let file = lock::acquire(path, kind, access, wait)?;
         // The name may mean something else by now: what was opened counts.
         let opened = file.metadata().map_err(failed)?;
         let same = match kind {
@@ -159,7 +195,7 @@ impl DeviceFile {
         if !same {
             return Err(DeviceError::Kind { path: path.to_owned() });
         }
-        Self::new(file, path, kind)
+        Self::new(file, path, kind, access)
     }
 
     /// Makes a new file of `size` bytes, rounded up to whole pages, and locks it. On return it is
@@ -172,23 +208,24 @@ impl DeviceFile {
         let size = size.next_multiple_of(PAGE_SIZE as u64);
         let failed =
             |source| DeviceError::Create { path: path.to_owned(), size: ByteCount(size), source };
-        let file = match lock::options(Kind::File).create_new(true).mode(0o600).open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(DeviceError::Exists { path: path.to_owned() });
-            }
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                // The file is made before the kernel finds that it has no direct I/O. It is removed
-                // if it is empty, which the file of somebody else who was quicker is not.
-                if std::fs::metadata(path).is_ok_and(|made| made.is_file() && made.len() == 0) {
-                    let _ = std::fs::remove_file(path);
+        let file =
+            match lock::options(Kind::File, Access::Own).create_new(true).mode(0o600).open(path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(DeviceError::Exists { path: path.to_owned() });
                 }
-                return Err(DeviceError::NoDirectIo { path: path.to_owned() });
-            }
-            Err(error) => return Err(failed(error)),
-        };
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    // The file is made before the kernel finds that it has no direct I/O. It is removed
+                    // if it is empty, which the file of somebody else who was quicker is not.
+                    if std::fs::metadata(path).is_ok_and(|made| made.is_file() && made.len() == 0) {
+                        let _ = std::fs::remove_file(path);
+                    }
+                    return Err(DeviceError::NoDirectIo { path: path.to_owned() });
+                }
+                Err(error) => return Err(failed(error)),
+            };
         let made = make(&file, path, size, allocation).map_err(failed);
-        let device = made.and_then(|()| Self::new(file, path, Kind::File));
+        let device = made.and_then(|()| Self::new(file, path, Kind::File, Access::Own));
         if device.is_err() {
             // It is this call's own, and of no use.
             let _ = std::fs::remove_file(path);
@@ -196,15 +233,17 @@ impl DeviceFile {
         device
     }
 
-    fn new(file: File, path: &Path, kind: Kind) -> Result<Self, DeviceError> {
+    fn new(file: File, path: &Path, kind: Kind, access: Access) -> Result<Self, DeviceError> {
         let unknown =
             |what| move |source| DeviceError::Unknown { path: path.to_owned(), what, source };
         let sector_bytes = sector_bytes(&file, kind).map_err(unknown("its sector size"))?;
         if sector_bytes as usize > PAGE_SIZE || !PAGE_SIZE.is_multiple_of(sector_bytes as usize) {
             return Err(DeviceError::NoDirectIo { path: path.to_owned() });
         }
-        let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(unknown("its size"))?;
-        let discards = discards(&file, kind, size).map_err(unknown("whether it discards"))?;
+        let size = end_of(&file).map_err(unknown("its size"))?;
+        // What cannot be written gives no space back either.
+        let discards = access == Access::Own
+            && discards(&file, kind, size).map_err(unknown("whether it discards"))?;
         Ok(Self { file, path: path.to_owned(), kind, size, sector_bytes, discards })
     }
 
@@ -221,6 +260,19 @@ impl DeviceFile {
     /// Its size in bytes when it was opened.
     pub fn size(&self) -> ByteCount {
         ByteCount(self.size)
+    }
+
+    /// Its size in bytes now: a device may have grown since it was opened.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say.
+    pub fn size_now(&self) -> Result<ByteCount, DeviceError> {
+        let unknown = |source| {
+            let what = "its size";
+            DeviceError::Unknown { path: self.path.clone(), what, source }
+        };
+        end_of(&self.file).map(ByteCount).map_err(unknown)
     }
 
     /// The unit in which it can be read and written, in bytes: at most 4096.
@@ -325,6 +377,10 @@ fn make(file: &File, path: &Path, size: u64, allocation: Allocation) -> io::Resu
     fsync(file)?;
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     Ok(fsync(File::open(folder.unwrap_or(Path::new(".")))?)?)
+}
+
+fn end_of(mut file: &File) -> io::Result<u64> {
+    io::Seek::seek(&mut file, io::SeekFrom::End(0))
 }
 
 fn sector_bytes(file: &File, kind: Kind) -> io::Result<u32> {

@@ -130,3 +130,51 @@ fn a_file_system_without_direct_io_is_named_as_the_cause() {
     assert!(matches!(refused, DeviceError::NoDirectIo { .. }));
     assert!(refused.to_string().contains("O_DIRECT"), "{refused}");
 }
+
+#[test]
+fn a_device_that_is_opened_for_reading_is_locked_against_writers_and_never_written() {
+    let path = folder("reading").join("a");
+    let own = DeviceFile::create(&path, MIB, Allocation::Sparse).expect("a new file");
+    own.write_at(4096, &[7; 4096]).expect("it is its own");
+    let refused = DeviceFile::open_for_reading(&path, Duration::ZERO);
+    assert!(matches!(refused, Err(DeviceError::InUse { .. })), "somebody writes it");
+    drop(own);
+    let reader = DeviceFile::open_for_reading(&path, Duration::ZERO).expect("it is free");
+    let other = DeviceFile::open_for_reading(&path, Duration::ZERO).expect("readers share it");
+    let refused = DeviceFile::open(&path, Duration::ZERO);
+    assert!(matches!(refused, Err(DeviceError::InUse { .. })), "somebody reads it");
+    let mut bytes = [0; 4096];
+    reader.read_at(4096, &mut bytes).expect("it can be read");
+    assert_eq!(bytes, [7; 4096]);
+    reader.write_at(4096, &[8; 4096]).expect_err("it cannot be written");
+    assert!(!reader.discards(), "nor can its space be given back");
+    drop((reader, other));
+    DeviceFile::open(&path, Duration::ZERO).expect("it is free");
+}
+
+#[test]
+fn a_look_disturbs_nobody() {
+    let path = folder("look").join("a");
+    let own = DeviceFile::create(&path, MIB, Allocation::Sparse).expect("a new file");
+    own.write_at(0, &[7; 4096]).expect("it is its own");
+    let look = DeviceFile::open_to_look(&path).expect("whoever has it");
+    let mut bytes = [0; 4096];
+    look.read_at(0, &mut bytes).expect("it can be read");
+    assert_eq!(bytes, [7; 4096]);
+    look.write_at(0, &[8; 4096]).expect_err("it cannot be written");
+    drop(own);
+    DeviceFile::open(&path, Duration::ZERO).expect("a look is no lock");
+}
+
+#[test]
+fn a_file_that_grows_says_so() {
+    let path = folder("grows").join("a");
+    let file = DeviceFile::create(&path, MIB, Allocation::Sparse).expect("a new file");
+    std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .and_then(|other| other.set_len(3 * MIB))
+        .expect("it can be longer");
+    let now = file.size_now().expect("the kernel knows");
+    assert_eq!((file.size().0, now.0), (MIB, 3 * MIB));
+}

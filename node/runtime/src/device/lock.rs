@@ -14,7 +14,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{DeviceError, Kind};
+use super::{Access, DeviceError, Kind};
 
 /// The first pause between two attempts, and the longest one: the kernel offers no event for a
 /// block device or an `flock` that can be waited for under a deadline.
@@ -22,22 +22,27 @@ const PAUSE_MIN: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// How a device file is opened.
-pub(super) fn options(kind: Kind) -> OpenOptions {
+pub(super) fn options(kind: Kind, access: Access) -> OpenOptions {
     let mut flags = libc::O_DIRECT | libc::O_CLOEXEC | libc::O_NONBLOCK;
-    if kind == Kind::BlockDevice {
+    if kind == Kind::BlockDevice && access != Access::Look {
         flags |= libc::O_EXCL;
     }
     let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(flags);
+    options.read(true).write(access == Access::Own).custom_flags(flags);
     options
 }
 
 /// Opens and locks, trying for as long as `wait` when somebody else has it.
-pub(super) fn acquire(path: &Path, kind: Kind, wait: Duration) -> Result<File, DeviceError> {
+pub(super) fn acquire(
+    path: &Path,
+    kind: Kind,
+    access: Access,
+    wait: Duration,
+) -> Result<File, DeviceError> {
     let deadline = Instant::now() + wait;
     let mut pause = PAUSE_MIN;
     loop {
-        if let Some(file) = attempt(path, kind)? {
+        if let Some(file) = attempt(path, kind, access)? {
             return Ok(file);
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -50,8 +55,8 @@ pub(super) fn acquire(path: &Path, kind: Kind, wait: Duration) -> Result<File, D
 }
 
 /// `None` when somebody else has it.
-fn attempt(path: &Path, kind: Kind) -> Result<Option<File>, DeviceError> {
-    let file = match options(kind).open(path) {
+fn attempt(path: &Path, kind: Kind, access: Access) -> Result<Option<File>, DeviceError> {
+    let file = match options(kind, access).open(path) {
         Ok(file) => file,
         Err(error) => {
             return match error.raw_os_error() {
@@ -61,10 +66,15 @@ fn attempt(path: &Path, kind: Kind) -> Result<Option<File>, DeviceError> {
             };
         }
     };
+    let lock = match access {
+        Access::Own => FlockOperation::NonBlockingLockExclusive,
+        Access::Read => FlockOperation::NonBlockingLockShared,
+        Access::Look => return Ok(Some(file)),
+    };
     if kind == Kind::BlockDevice {
         return Ok(Some(file));
     }
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match flock(&file, lock) {
         Ok(()) => Ok(Some(file)),
         Err(Errno::WOULDBLOCK) => Ok(None),
         Err(error) => {
