@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     acceptance::{self, LOG_MAX, SLOT_MIN},
-    candidate::{Content, inspect},
+    candidate::{Content, inspect, wipe},
     format::{
         Malformed,
         checksum::Seed,
@@ -60,7 +60,8 @@ pub struct NewPool {
     pub log_bytes: Option<u64>,
     /// Bytes of a checkpoint slot; by the pool's size when not given.
     pub slot_bytes: Option<u64>,
-    /// Overwrite what is on the members.
+    /// Overwrite what is on the members; [`inspect`] names it. What others know it by, at both ends
+    /// of each member, is overwritten with zeros.
     pub force: bool,
 }
 
@@ -81,12 +82,22 @@ pub enum CreateError {
         uuid: Uuid,
     },
     /// A member is not empty.
-    #[error("member {slot} is not empty: byte {offset} is in use; force would destroy it")]
+    #[error("member {slot} is not empty: it has {}; force would destroy it", Content::Other { offset: *offset, what: *what })]
     Foreign {
         /// The slot.
         slot: usize,
         /// The first byte that is not zero.
         offset: u64,
+        /// What it looks like, if that is known.
+        what: Option<&'static str>,
+    },
+    /// A member has what was a label.
+    #[error("member {slot} has {content}; force would destroy it")]
+    Remains {
+        /// The slot.
+        slot: usize,
+        /// A damaged label or a tombstone.
+        content: Box<Content>,
     },
     /// A member has no room for the metadata and one cluster.
     #[error("member {slot} has {size}, and needs {needed} at least")]
@@ -144,9 +155,14 @@ pub fn create(medium: &mut dyn Medium, new: &NewPool) -> Result<(), CreateError>
         return Err(CreateError::Members(count));
     }
     new.record.check()?;
-    if !new.force {
-        for slot in 0..count {
-            refuse_foreign(medium, slot)?;
+    let mut in_use = Vec::new();
+    for slot in 0..count {
+        let content = inspect(medium, slot)?.content;
+        if !new.force {
+            refuse_content(slot, &content)?;
+        }
+        if content != Content::Nothing {
+            in_use.push(slot);
         }
     }
     let sizes: Vec<u64> = (0..count).map(|slot| medium.size(slot) / BLOCK * BLOCK).collect();
@@ -222,6 +238,10 @@ pub fn create(medium: &mut dyn Medium, new: &NewPool) -> Result<(), CreateError>
     for label in &labels {
         label.check()?;
     }
+    for slot in in_use {
+        // Nobody shall find again what a label does not lie on.
+        wipe(medium, slot, 0)?;
+    }
     let start = LogStart { lsn: Lsn(1), position: 0, previous: 0 };
     let copies: Vec<usize> = (0..count.min(2)).collect();
     let seed = Seed::of_pool(new.uuid);
@@ -254,12 +274,17 @@ fn metadata_bytes(new: &NewPool, total: u64) -> (u64, u64) {
     (whole(slot), whole(log))
 }
 
-fn refuse_foreign(medium: &mut dyn Medium, slot: usize) -> Result<(), CreateError> {
-    match inspect(medium, slot)?.content {
+/// Refuses a member that is not blank.
+fn refuse_content(slot: usize, content: &Content) -> Result<(), CreateError> {
+    match content {
         Content::Nothing => Ok(()),
         Content::Label(label) => {
-            Err(CreateError::Labelled { slot, pool: label.name, uuid: label.pool })
+            let (pool, uuid) = (label.name.clone(), label.pool);
+            Err(CreateError::Labelled { slot, pool, uuid })
         }
-        Content::Other { offset } => Err(CreateError::Foreign { slot, offset }),
+        &Content::Other { offset, what } => Err(CreateError::Foreign { slot, offset, what }),
+        Content::Damaged(_) | Content::Tombstone(_) => {
+            Err(CreateError::Remains { slot, content: Box::new(content.clone()) })
+        }
     }
 }

@@ -17,6 +17,7 @@ mod cursor;
 pub mod entry;
 pub mod label;
 pub mod op;
+pub mod tombstone;
 
 use std::fmt;
 

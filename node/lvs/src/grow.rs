@@ -105,11 +105,16 @@ pub enum MemberRefused {
         uuid: Uuid,
     },
     /// The device is not empty.
-    #[error("the device is not empty: byte {offset} is in use; force would destroy it")]
+    #[error("the device is not empty: it has {}; force would destroy it", Content::Other { offset: *offset, what: *what })]
     Foreign {
         /// The first byte that is not zero.
         offset: u64,
+        /// What it looks like, if that is known.
+        what: Option<&'static str>,
     },
+    /// The device has what was a label.
+    #[error("the device has {0}; force would destroy it")]
+    Remains(Box<Content>),
 }
 
 /// A device to be added to a pool.
@@ -348,7 +353,10 @@ impl Store {
                 let (pool, uuid) = (found.name.clone(), found.pool);
                 Err(MemberRefused::Labelled { pool, uuid }.into())
             }
-            &Content::Other { offset } => Err(MemberRefused::Foreign { offset }.into()),
+            &Content::Other { offset, what } => Err(MemberRefused::Foreign { offset, what }.into()),
+            Content::Damaged(_) | Content::Tombstone(_) => {
+                Err(MemberRefused::Remains(Box::new(new.candidate.content.clone())).into())
+            }
         }
     }
 

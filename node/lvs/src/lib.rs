@@ -15,8 +15,11 @@ pub mod blocks;
 pub mod format;
 pub mod map;
 
+mod assembly;
 mod candidate;
 mod create;
+mod destroy;
+mod foreign;
 mod leveling;
 mod medium;
 mod membership;
@@ -61,9 +64,11 @@ pub use action::{
     Action, IoData, IoError, IoKind, IoToken, MemberIo, Payloads, REQUEST_BYTES_MAX, Wake,
 };
 pub use admin::{Failed, NewSnapshot, NewVolume, Refused, Ticket};
+pub use assembly::{Assembly, Clash, assemble};
 pub use candidate::{Candidate, Content, inspect};
 pub use create::{CreateError, NewMember, NewPool, create};
 pub use deadline::IO_DEADLINE;
+pub use destroy::{DestroyError, DestroyOptions, Destroyed, destroy};
 pub use fill::{Event, Fill};
 pub use grow::{Addition, MemberRefused};
 pub use listing::{BlockRange, Page};

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 
 use fathom_units::ByteCount;
+use uuid::Uuid;
 
 use crate::{
     acceptance,
     format::{
         Malformed,
         label::{self, LABEL_SIZE, Label, LabelMember, MemberRole, MemberState},
+        tombstone::Tombstone,
     },
     geometry::MemberIndex,
     medium::{Medium, MediumError},
@@ -36,9 +38,7 @@ pub(crate) fn read_labels(medium: &mut dyn Medium) -> Result<Labels, OpenError> 
             detail,
         })?;
         let expected = *pool.get_or_insert(label.pool);
-        if label.pool != expected {
-            return Err(OpenError::OtherPool { slot, found: label.pool, expected });
-        }
+        same_pool(slot, label.pool, expected)?;
         let size = medium.size(slot);
         if size < label.member_size {
             let (size, expected) = (ByteCount(size), ByteCount(label.member_size));
@@ -64,6 +64,11 @@ pub(crate) fn read_labels(medium: &mut dyn Medium) -> Result<Labels, OpenError> 
     Ok(labels)
 }
 
+/// Refuses a slot of another pool.
+pub(crate) fn same_pool(slot: usize, found: Uuid, expected: Uuid) -> Result<(), OpenError> {
+    if found == expected { Ok(()) } else { Err(OpenError::OtherPool { slot, found, expected }) }
+}
+
 fn insert(labels: &mut Labels, slot: usize, label: Label) -> Result<(), OpenError> {
     let uuid = label.member;
     match labels.insert(label.index, (slot, label)) {
@@ -72,8 +77,29 @@ fn insert(labels: &mut Labels, slot: usize, label: Label) -> Result<(), OpenErro
     }
 }
 
-/// The newest intact label copy of a slot.
+/// Who a slot says that it is.
+pub(crate) enum Identity {
+    /// The newest intact copy of its label.
+    Label(Box<Label>),
+    /// Its pool is being destroyed.
+    Tombstone(Tombstone),
+}
+
 fn read_label(medium: &mut dyn Medium, slot: usize) -> Result<Label, OpenError> {
+    match read_identity(medium, slot)? {
+        Identity::Label(label) => Ok(*label),
+        Identity::Tombstone(Tombstone { pool, name, .. }) => {
+            Err(OpenError::Destroyed { slot, pool: name, uuid: pool })
+        }
+    }
+}
+
+/// The newest intact label copy of a slot, unless it has a tombstone.
+///
+/// # Errors
+///
+/// [`OpenError::Foreign`], [`OpenError::Label`] or [`OpenError::Medium`].
+pub(crate) fn read_identity(medium: &mut dyn Medium, slot: usize) -> Result<Identity, OpenError> {
     let mut newest: Option<Label> = None;
     let mut wrong = None;
     let mut offsets = label::label_offsets(medium.size(slot)).to_vec();
@@ -84,6 +110,13 @@ fn read_label(medium: &mut dyn Medium, slot: usize) -> Result<Label, OpenError> 
         next += 1;
         if medium.read(slot, offset, &mut bytes).is_err() {
             continue;
+        }
+        if offset == 0 {
+            let tombstone = Tombstone::decode(&bytes);
+            let tombstone = tombstone.map_err(|malformed| OpenError::Label { slot, malformed })?;
+            if let Some(tombstone) = tombstone {
+                return Ok(Identity::Tombstone(tombstone));
+            }
         }
         match Label::decode(&bytes) {
             Ok(label) => {
@@ -105,7 +138,7 @@ fn read_label(medium: &mut dyn Medium, slot: usize) -> Result<Label, OpenError> 
         }
     }
     match (newest, wrong) {
-        (Some(label), _) => Ok(label),
+        (Some(label), _) => Ok(Identity::Label(Box::new(label))),
         (None, Some(malformed @ Malformed::NotALabel { .. })) => {
             Err(OpenError::Foreign { slot, malformed })
         }
@@ -122,20 +155,21 @@ fn read_label(medium: &mut dyn Medium, slot: usize) -> Result<Label, OpenError> 
 /// The label whose member table counts: of the highest incarnation, and of these the one that
 /// has been updated most often, on a member that nobody calls stale.
 pub(crate) fn newest_label(labels: &Labels) -> &Label {
+    newest_of(labels).expect("there is a label")
+}
+
+/// As [`newest_label`], where there may be none.
+pub(crate) fn newest_of(labels: &Labels) -> Option<&Label> {
     let stale = |member: MemberIndex| {
         labels.values().any(|(_, other)| {
             other.index != member && other.members.get(usize::from(member.0)).is_some_and(is_stale)
         })
     };
-    labels
-        .values()
-        .map(|(_, label)| label)
-        .max_by_key(|label| {
-            let own = label.members[usize::from(label.index.0)].state;
-            let counts = own != MemberState::Proposed && !stale(label.index);
-            (counts, label.incarnation, label.generation)
-        })
-        .expect("there is a label")
+    labels.values().map(|(_, label)| label).max_by_key(|label| {
+        let own = label.members[usize::from(label.index.0)].state;
+        let counts = own != MemberState::Proposed && !stale(label.index);
+        (counts, label.incarnation, label.generation)
+    })
 }
 
 /// Every label names the same members and cluster size as the newest one, but for what an update

@@ -102,6 +102,18 @@ pub enum OpenError {
         /// The slot.
         slot: usize,
     },
+    /// The pool is being destroyed; a crash has ended that.
+    #[error(
+        "member {slot} is what is left of pool \"{pool}\" ({uuid}), which is being destroyed; destroy it again"
+    )]
+    Destroyed {
+        /// The slot.
+        slot: usize,
+        /// The name of the pool.
+        pool: String,
+        /// Its UUID.
+        uuid: Uuid,
+    },
     /// Two slots say that they are the same member.
     #[error("slots {first} and {second} both claim to be member {uuid}: one is a copy")]
     Duplicate {
@@ -368,8 +380,8 @@ pub fn check(medium: &mut dyn Medium, options: OpenOptions) -> Result<Checked, O
 }
 
 /// A pool as it was read, before anything is written.
-struct Read {
-    name: String,
+pub(crate) struct Read {
+    pub(crate) name: String,
     labels: Labels,
     members: BTreeMap<MemberIndex, usize>,
     /// The member table to go on with, and who becomes stale by it.
@@ -379,10 +391,10 @@ struct Read {
     copies: Vec<(MemberIndex, usize)>,
     /// A label of one of them.
     layout: Label,
-    replayed: Replayed,
+    pub(crate) replayed: Replayed,
 }
 
-fn read_pool(medium: &mut dyn Medium, options: OpenOptions) -> Result<Read, OpenError> {
+pub(crate) fn read_pool(medium: &mut dyn Medium, options: OpenOptions) -> Result<Read, OpenError> {
     let labels = read_labels(medium)?;
     let newest = newest_label(&labels).clone();
     check_agreement(&labels, &newest)?;

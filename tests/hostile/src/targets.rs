@@ -14,6 +14,7 @@ use fathom_lvs::format::{
     entry::{read_header, verify_entry},
     label::{LABEL_SIZE, Label},
     op::Decoder,
+    tombstone::{TOMBSTONE_SIZE, Tombstone},
 };
 use fathom_test_sim::{history, rig::Disks};
 use fathom_test_support::random::Random;
@@ -44,6 +45,7 @@ pub struct Target {
 /// Every target.
 pub const TARGETS: &[Target] = &[
     Target { name: "label", run: label, seeds: label_seeds },
+    Target { name: "tombstone", run: tombstone, seeds: tombstone_seeds },
     Target { name: "entry", run: entry, seeds: entry_seeds },
     Target { name: "slot", run: slot, seeds: slot_seeds },
     Target { name: "chunk", run: chunk, seeds: chunk_seeds },
@@ -135,6 +137,25 @@ fn label(bytes: &[u8]) {
 
 fn label_seeds() -> Vec<Vec<u8>> {
     images().flat_map(|image| image.labels).map(|label| label.encode().to_vec()).collect()
+}
+
+fn tombstone(bytes: &[u8]) {
+    let mut block = [0; LABEL_SIZE];
+    put(&mut block, 0, bytes);
+    put(&mut block, 0, b"FATHOMRM\x01\x00\x00\x00");
+    let pool = block[40..56].try_into().expect("a UUID has 16 bytes");
+    let seed = Seed::of_pool(Uuid::from_bytes(pool));
+    checksum::seal(seed, &mut block[..TOMBSTONE_SIZE], 16);
+    let Ok(decoded) = Tombstone::decode(&block) else { return };
+    let decoded = decoded.expect("it begins as one");
+    assert!(block.starts_with(&decoded.encode()), "what was decoded encodes to the same bytes");
+}
+
+fn tombstone_seeds() -> Vec<Vec<u8>> {
+    let labels = images().flat_map(|image| image.labels);
+    let seeds = labels
+        .map(|Label { pool, member, name, .. }| Tombstone { pool, member, name }.encode().to_vec());
+    seeds.collect()
 }
 
 fn slot(bytes: &[u8]) {

@@ -254,7 +254,7 @@ fn what_cannot_be_a_member_is_refused_with_the_reason() {
     };
     let (mut pool, _) = story(2);
     let foreign = refusal(&mut pool, disk(9, Unwritten::Garbage), false);
-    assert_eq!(foreign, MemberRefused::Foreign { offset: 0 });
+    assert_eq!(foreign, MemberRefused::Foreign { offset: 0, what: None });
     let (other, _) = story(1);
     let other = other.rig.disks.0[0].clone();
     let labelled = refusal(&mut pool, other.clone(), false);
