@@ -13,13 +13,16 @@ use std::{
 };
 
 use fathom_lvs::{
-    CreateError, Medium, MediumError, NewPool, OpenError, OpenOptions, Opening,
+    Content, CreateError, DestroyError, DestroyOptions, Destroyed, Medium, MediumError, NewPool,
+    OpenError, OpenOptions, Opening,
     format::label::{LABEL_SIZE, Label, label_offsets},
     geometry::ClusterSize,
 };
 use fathom_runtime::device::{DeviceError, DeviceFile};
 use thiserror::Error;
 use uuid::Uuid;
+
+use super::devices::occupied;
 
 /// Bytes in a piece of a memory member.
 const PIECE: usize = 1 << 20;
@@ -50,7 +53,7 @@ impl Member {
         }
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self {
             Self::Device(file) => file.path().display().to_string(),
             Self::Memory(_) => "memory".to_owned(),
@@ -237,6 +240,17 @@ pub enum PoolError {
     Space(#[from] MediumError),
 }
 
+/// Destroys the pool that is on `members`, so that they are blank. On return that is durable, and they
+/// are unlocked. Waits for the devices.
+///
+/// # Errors
+///
+/// When they are not one whole pool without volumes, unless forced; nothing is written then. When a
+/// device failed it can be called again with what is left.
+pub fn destroy(mut members: Members, options: DestroyOptions) -> Result<Destroyed, DestroyError> {
+    fathom_lvs::destroy(&mut members, options)
+}
+
 /// An open pool with its members, before it goes to a loop.
 pub struct Opened {
     pub(crate) opening: Opening,
@@ -266,6 +280,20 @@ impl Opened {
         let _ = members.allocate();
         let opening = fathom_lvs::open(&mut members, options)?;
         Ok(Self { opening, members })
+    }
+
+    /// As [`Opened::create`], over whatever is on `members`, and says what that was: the name of each
+    /// device that was not blank, and what stood on it.
+    ///
+    /// # Errors
+    ///
+    /// Why not. The members are closed and unlocked; some may be overwritten by then.
+    pub fn create_over(
+        mut members: Members,
+        new: &NewPool,
+    ) -> Result<(Self, Vec<(String, Content)>), PoolError> {
+        let destroyed = occupied(&mut members)?;
+        Ok((Self::create(members, &NewPool { force: true, ..new.clone() })?, destroyed))
     }
 
     /// The pool's name.
