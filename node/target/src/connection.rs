@@ -4,6 +4,7 @@
 //!   New --ICReq--> Initialized --Connect--> Connecting --admit--> Live
 //!                       ^-------- refuse -------'                   |
 //!   any of them --- end, loss, violation, deadline ---> Ending ---> Ended
+//!        '------- drain ---> Draining ------ nothing is left -------^
 //! ```
 //!
 //! Its driver asks [`Connection::want`] what the next bytes are, brings them, and carries out the
@@ -26,11 +27,15 @@
 //! - In [`Stage::Ending`] nothing more is taken, and nothing is submitted; what is at devices is
 //!   waited for. [`Action::Finished`] says that no request under this connection can reach a device
 //!   any more.
+//! - In [`Stage::Draining`] nothing more is taken either, and what had come completely is done and
+//!   answered first. A command of which something is missing then is not answered, nor is a request
+//!   for an event: the host sees the connection end, and nothing else.
 //!
 //! Sources: TCP sections 3.3 to 3.6; Base sections 3.3.2, 3.4.5 and 6.3.
 
 mod commands;
 mod dataset;
+mod draining;
 mod incoming;
 mod outgoing;
 mod slots;
@@ -149,6 +154,9 @@ pub enum Action {
     /// Ask the target: [`crate::target::Target::command`]. Its answer comes to
     /// [`Connection::answer`].
     Command(Box<AdminRequest>),
+    /// Tell the target that this connection is being closed by this side
+    /// ([`crate::target::Target::drains`]).
+    Drains,
     /// Tell the target that this connection has ended by itself
     /// ([`crate::target::Target::lost`]); why, is for whoever keeps a log.
     Lost(Loss),
@@ -318,6 +326,8 @@ pub enum Stage {
     Connecting,
     /// It is a queue.
     Live,
+    /// Nothing more is taken; what has come is done and answered.
+    Draining,
     /// Nothing more is taken; requests are at devices.
     Ending,
     /// It is over.
@@ -401,7 +411,7 @@ impl Connection {
     /// What is to be done with the next bytes of the socket.
     pub fn want(&self) -> Want {
         match self.stage {
-            Stage::Ending | Stage::Ended => Want::Nothing,
+            Stage::Draining | Stage::Ending | Stage::Ended => Want::Nothing,
             Stage::Connecting => Want::Patience,
             Stage::New | Stage::Initialized | Stage::Live => match self.capsule_memory {
                 Some((slot, length)) => Want::Memory { slot, length },
@@ -480,6 +490,18 @@ impl Connection {
         self.finish_if_done();
     }
 
+    /// This side closes the connection: nothing more is taken, and what has come completely is done
+    /// and answered before it ends.
+    pub fn drain(&mut self) {
+        if matches!(self.stage, Stage::Draining | Stage::Ending | Stage::Ended) {
+            return;
+        }
+        self.stage = Stage::Draining;
+        self.actions.push_back(Action::Drains);
+        self.give_up_incomplete();
+        self.finish_if_done();
+    }
+
     /// The socket has been closed by the host, or has failed.
     pub fn lost(&mut self) {
         self.lose(Loss::Closed);
@@ -500,7 +522,12 @@ impl Connection {
     }
 
     fn finish_if_done(&mut self) {
-        if self.stage == Stage::Ending && self.at_devices == 0 {
+        let done = match self.stage {
+            Stage::Draining => self.slots.is_empty(),
+            Stage::Ending => true,
+            _ => false,
+        };
+        if done && self.at_devices == 0 {
             self.stage = Stage::Ended;
             self.actions.push_back(Action::Finished);
         }

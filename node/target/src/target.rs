@@ -105,6 +105,8 @@ pub enum Action {
     Answer(ConnectionId, Slot, Answer),
     /// Call [`crate::connection::Connection::end`].
     End(ConnectionId),
+    /// Call [`crate::connection::Connection::drain`].
+    Drain(ConnectionId),
     /// Flush the device, then call [`Target::flushed`].
     Flush(DeviceId, Ticket),
     /// What the ticket was given for is done.
@@ -297,10 +299,16 @@ impl Target {
     }
 
     /// Stops serving a subsystem. Everyone who is connected is revoked; the ticket is answered when
-    /// all are fenced. `None` when there is no such subsystem.
+    /// all are fenced. `None` when there is no such subsystem, and nobody of an earlier one of that
+    /// name is to be waited for.
     pub fn unexport(&mut self, nqn: &Nqn) -> Option<Ticket> {
-        self.subsystems.remove(nqn)?;
-        self.discovery_changed();
+        match self.subsystems.remove(nqn) {
+            Some(_) => self.discovery_changed(),
+            None => {
+                let mut left = self.associations.values();
+                left.find(|association| association.subsystem == Some(*nqn))?;
+            }
+        }
         Some(self.revoke(|subsystem, _| subsystem == nqn))
     }
 
@@ -564,6 +572,24 @@ impl Target {
         place.ending = true;
         if place.qid.is_admin() {
             self.end(id);
+        }
+    }
+
+    /// This side closes a connection, which finishes what it has. When it is the admin queue, the
+    /// other queues of its association do the same, and nothing new is admitted to it.
+    pub fn drains(&mut self, connection: ConnectionId) {
+        self.waiting.retain(|waiting| waiting.connection != connection);
+        let Some(&id) = self.connections.get(&connection) else { return };
+        let association = self.associations.get_mut(&id).expect("connections have one");
+        let place = association.queues.get_mut(&connection).expect("it is one of its queues");
+        place.ending = true;
+        if place.qid.is_admin() {
+            association.ending = true;
+            for (&other, place) in &mut association.queues {
+                if !core::mem::replace(&mut place.ending, true) {
+                    self.actions.push_back(Action::Drain(other));
+                }
+            }
         }
     }
 

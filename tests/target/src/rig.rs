@@ -203,6 +203,12 @@ impl Rig {
         self.settle();
     }
 
+    /// This side closes the connection in good order.
+    pub fn drain(&mut self, id: ConnectionId) {
+        self.peers.get_mut(&id).expect("it is open").connection.drain();
+        self.settle();
+    }
+
     /// Time passes.
     pub fn pass(&mut self, time: std::time::Duration) {
         self.now = self.now + time;
@@ -297,6 +303,7 @@ impl Rig {
             }
             Action::Connect(request) => self.target.connect(id, &request, REACHED, self.now),
             Action::Command(request) => self.target.command(id, &request, self.now),
+            Action::Drains => self.target.drains(id),
             Action::Lost(loss) => {
                 peer.loss = Some(loss);
                 self.target.lost(id);
@@ -315,6 +322,7 @@ impl Rig {
             Action::Refuse(id, answer) => self.connection(id).refuse(answer),
             Action::Answer(id, slot, answer) => self.connection(id).answer(slot, &answer),
             Action::End(id) => self.connection(id).end(),
+            Action::Drain(id) => self.connection(id).drain(),
             Action::Flush(_, ticket) => {
                 self.flushes += 1;
                 self.target.flushed(ticket, true);

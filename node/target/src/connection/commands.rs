@@ -18,7 +18,7 @@ use std::ops::RangeInclusive;
 
 use fathom_block::{Error, Operation, Request, RequestId};
 use fathom_nvme::{
-    Status, SubmissionEntry,
+    Status, SubmissionEntry, admin,
     fabrics::{self, CONNECT_DATA_SIZE, Connect, ConnectData, FabricsCommand},
     nvm::{Control, NvmCommand, Transfer},
     sgl::DataPointer,
@@ -57,7 +57,7 @@ pub(super) struct Command {
     bytes: u32,
     /// How much of it has come from the host.
     received: u32,
-    state: State,
+    pub(super) state: State,
     /// Why it fails, if it does.
     status: Status,
     pair: Pair,
@@ -78,7 +78,7 @@ enum Work {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+pub(super) enum State {
     /// Its memory is wanted.
     Memory,
     /// Its data comes in the capsule.
@@ -592,11 +592,17 @@ impl Connection {
 
     /// The target answers a command of this connection.
     pub fn answer(&mut self, slot: Slot, answer: &Answer) {
-        if self.stage != Stage::Live {
-            return;
+        let answered = match self.stage {
+            Stage::Live => true,
+            // A request for an event may have been given up.
+            Stage::Draining => self.slots.get_mut(slot).is_some(),
+            _ => false,
+        };
+        if answered {
+            let Command { cid, bytes, .. } = self.slots.remove(slot);
+            self.respond_with_answer(cid, bytes, answer);
+            self.finish_if_done();
         }
-        let Command { cid, bytes, .. } = self.slots.remove(slot);
-        self.respond_with_answer(cid, bytes, answer);
     }
 
     // Devices.
@@ -634,7 +640,9 @@ impl Connection {
         }
         if dataset.is_done() {
             let Command { cid, status, .. } = self.slots.remove(slot);
-            self.respond(cid, status, 0);
+            if self.is_told(status) {
+                self.respond(cid, status, 0);
+            }
         }
     }
 
@@ -649,10 +657,6 @@ impl Connection {
         let command = &mut self.slots[slot];
         let ending = self.stage == Stage::Ending;
         match &mut command.work {
-            // Its device is being closed, too: no error is told, the connection just ends.
-            Work::Device { .. } if ending && result == Err(Error::NotReady) => {
-                self.slots.remove(slot);
-            }
             Work::Device { now, then, .. } => {
                 if let (Ok(()), Some(next)) = (result, then.take()) {
                     // What would come next is not begun any more, and the host is not told.
@@ -699,14 +703,18 @@ impl Connection {
             self.actions.push_back(Action::Release(slot));
         }
         let status = result.map_or_else(status::of, |()| Status::SUCCESS);
+        let told = self.is_told(status);
         match pair {
             Pair::First { second: Some(second) } => {
                 let [first_status, second_status] = fused_statuses(result);
                 let second = self.slots.remove(second);
-                self.respond(cid, first_status, 0);
-                self.respond(second.cid, second_status, 0);
+                if told {
+                    self.respond(cid, first_status, 0);
+                    self.respond(second.cid, second_status, 0);
+                }
             }
-            _ => self.respond(cid, status, 0),
+            _ if told => self.respond(cid, status, 0),
+            _ => {}
         }
     }
 }
@@ -797,12 +805,18 @@ fn plan_data(
 
 impl Command {
     /// Whether its slot has memory of the driver, once its data can come.
-    fn has_memory(&self) -> bool {
+    pub(super) fn has_memory(&self) -> bool {
         let gathered = matches!(self.work, Work::Dataset(_) | Work::Target(_));
         self.bytes > 0 && !gathered && !matches!(self.pair, Pair::Second { .. })
     }
 
-    fn is_read(&self) -> bool {
+    /// Whether it waits for something to happen.
+    pub(super) fn is_event_request(&self) -> bool {
+        let Work::Target(entry) = &self.work else { return false };
+        entry.opcode() == admin::opcode::ASYNC_EVENT_REQUEST
+    }
+
+    pub(super) fn is_read(&self) -> bool {
         let Work::Device { now, then, .. } = &self.work else { return false };
         *now == Operation::Read || *then == Some(Operation::Read)
     }

@@ -114,7 +114,7 @@ impl Connection {
     ///
     /// When they are more than were wanted, or no data was wanted.
     pub fn received_data(&mut self, bytes: &[u8]) {
-        if matches!(self.stage, Stage::Ending | Stage::Ended) {
+        if matches!(self.stage, Stage::Draining | Stage::Ending | Stage::Ended) {
             // It was asked for before the end, and has come after it.
             return;
         }

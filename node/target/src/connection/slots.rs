@@ -46,6 +46,17 @@ impl Slots {
         command.expect("the slot has a command")
     }
 
+    /// Whether no command is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.free.len() == self.commands.len()
+    }
+
+    /// The slots that have commands. It looks at all of them.
+    pub(super) fn taken(&self) -> Vec<Slot> {
+        let all = (0..).map(Slot).zip(&self.commands);
+        all.filter(|(_, command)| command.is_some()).map(|(slot, _)| slot).collect()
+    }
+
     /// The command in a slot, if there is one.
     pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Command> {
         self.commands.get_mut(usize::from(slot.0))?.as_mut()
