@@ -17,6 +17,9 @@
 //! - [`handle`]: the same for threads: export, unexport, resize.
 //!
 //! A read or write concerns its session and its pool only, and takes no lock.
+//!
+//! A shutdown closes the serving side first ([`handle::TargetHandle::close`]) and its pools then: so
+//! every command that was received is answered as if nothing was about to end.
 
 pub mod message;
 

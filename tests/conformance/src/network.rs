@@ -56,6 +56,11 @@ impl Network {
     }
 }
 
+fn is_closed(error: &std::io::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
 impl Wire for Network {
     fn open(&mut self) -> ConnectionId {
         let stream = TcpStream::connect(self.address).expect("the target listens");
@@ -67,15 +72,24 @@ impl Wire for Network {
         id
     }
 
+    /// What the target does not take any more, because it has closed the connection, is lost.
     fn send(&mut self, id: ConnectionId, bytes: &[u8]) {
-        self.streams.get_mut(&id).expect("it is open").write_all(bytes).expect("it can be sent");
+        match self.streams.get_mut(&id).expect("it is open").write_all(bytes) {
+            Ok(()) => {}
+            Err(error) if is_closed(&error) => {}
+            Err(error) => panic!("the target does not take what is sent: {error}"),
+        }
     }
 
-    /// One PDU.
+    /// One PDU; none when the target has closed the connection.
     fn receive(&mut self, id: ConnectionId) -> Vec<u8> {
         let stream = self.streams.get_mut(&id).expect("it is open");
         let mut pdu = vec![0; 8];
-        stream.read_exact(&mut pdu).expect("the target answers");
+        match stream.read_exact(&mut pdu) {
+            Ok(()) => {}
+            Err(error) if is_closed(&error) => return Vec::new(),
+            Err(error) => panic!("the target does not answer: {error}"),
+        }
         let length = u32::from_le_bytes([pdu[4], pdu[5], pdu[6], pdu[7]]);
         pdu.resize(usize::try_from(length).expect("a PDU is short"), 0);
         stream.read_exact(&mut pdu[8..]).expect("the rest of the PDU comes");

@@ -19,7 +19,7 @@ use fathom_lvs::{
     geometry::{ClusterSize, ObjectId},
 };
 use fathom_runtime::{
-    Configuration, Loops,
+    Address, Configuration, Loops,
     net::{ConnectionLimit, Listener},
 };
 use fathom_target::{
@@ -31,6 +31,8 @@ use fathom_test_target::rig::{VOLUME, nqn, volume};
 use fathom_units::{ByteCount, Nsid};
 use uuid::Uuid;
 
+/// How long is waited for what should happen: nothing takes that long.
+pub const LONG: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 /// The size of the volume, in blocks of 4096 bytes.
 pub const BLOCKS: u64 = 64 * MIB / 4096;
@@ -49,7 +51,9 @@ pub struct Node {
     pub address: SocketAddr,
     /// Counts its connections.
     pub limit: ConnectionLimit,
-    object: ObjectId,
+    /// The volume.
+    pub object: ObjectId,
+    porters: Vec<Address>,
 }
 
 impl Node {
@@ -79,10 +83,23 @@ impl Node {
             firmware: "0.1".to_owned(),
         };
         let (target, porters) = TargetHandle::start(&loops, settings).expect("loops run");
-        let node = Self { loops, pool, target, address, limit, object };
+        let node = Self { loops, pool, target, address, limit, object, porters };
         node.export();
-        node.target.open(vec![listener], porters).expect("loops run");
+        node.target.open(vec![listener], node.porters.clone()).expect("loops run");
         node
+    }
+
+    /// Listens on another port.
+    ///
+    /// # Panics
+    ///
+    /// When that is refused.
+    pub fn listen(&self) -> SocketAddr {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = Listener::bind(any, 128, &self.limit).expect("loopback has a free port");
+        let address = listener.local();
+        self.target.open(vec![listener], self.porters.clone()).expect("loops run");
+        address
     }
 
     /// Serves the volume.
@@ -91,12 +108,21 @@ impl Node {
     ///
     /// When it is served already.
     pub fn export(&self) {
+        self.export_from(self.pool.address());
+    }
+
+    /// Serves the volume, whose requests go to this actor.
+    ///
+    /// # Panics
+    ///
+    /// When it is served already.
+    pub fn export_from(&self, pool: Address) {
         let mut subsystem = volume();
         let device = DeviceId(self.object.0);
         subsystem.namespaces[0].device = device;
         subsystem.namespaces[0].blocks = BLOCKS;
         subsystem.controllers = 1..=1000;
-        let route = Route { pool: self.pool.address(), object: self.object };
+        let route = Route { pool, object: self.object };
         let exported = self.target.export(subsystem, vec![(device, route)]);
         exported.expect("the target runs").expect("it is new");
     }
@@ -107,7 +133,7 @@ impl Node {
     ///
     /// When it is not served.
     pub fn unexport(&self) {
-        assert!(self.target.unexport(nqn(VOLUME)).expect("the target runs"));
+        assert!(self.target.unexport(nqn(VOLUME), LONG).expect("the target runs"));
     }
 
     /// Makes the volume larger, and tells hosts.
@@ -127,11 +153,20 @@ impl Node {
     ///
     /// When that takes longer than anything should.
     pub fn wait_for_silence(&self) {
-        let deadline = std::time::Instant::now() + Duration::from_secs(60);
-        while self.limit.open() > 0 {
-            assert!(std::time::Instant::now() < deadline, "{} are open", self.limit.open());
-            std::thread::yield_now();
-        }
+        wait_until("no connection is open", || self.limit.open() == 0);
+    }
+}
+
+/// Waits until something is so.
+///
+/// # Panics
+///
+/// With `what`, when that takes longer than anything should.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < LONG, "it is not so after {LONG:?}: {what}");
+        std::thread::yield_now();
     }
 }
 

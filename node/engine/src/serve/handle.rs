@@ -1,8 +1,12 @@
-//! The serving side for threads that are no loops: starting it, and changing what is served.
+//! The serving side for threads that are no loops: starting it, changing what is served, closing it.
+//!
+//! Every wait has a deadline.
 
 use std::{
     collections::BTreeSet,
-    sync::mpsc::{RecvError, sync_channel},
+    net::SocketAddr,
+    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    time::{Duration, Instant},
 };
 
 use fathom_runtime::{Address, Ended, Loops, Remote, Unsent, net::Listener};
@@ -13,37 +17,53 @@ use fathom_target::{
 use fathom_units::{Monotonic, Nsid};
 
 use super::{
-    gate::{Gate, Porter},
+    gate::{Gate, Names, Porter},
     hub::{Desk, Hub},
-    message::{CarriesServe, Errand, Route, ServeMessage},
+    message::{CarriesServe, Closure, Errand, Route, Scope, ServeMessage},
 };
+
+/// How long the hub may take for what it does within a turn of its loop.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
 /// Changes what is served, and waits until it is so.
 pub struct TargetHandle<M: CarriesServe> {
     remote: Remote<M>,
     hub: Address,
+    names: Names,
 }
 
 impl<M: CarriesServe> Clone for TargetHandle<M> {
     fn clone(&self) -> Self {
-        Self { remote: self.remote.clone(), hub: self.hub }
+        Self { remote: self.remote.clone(), hub: self.hub, names: self.names.clone() }
     }
 }
 
-/// The serving side has ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the target is closed")]
-pub struct Closed;
+/// Why the serving side did not do what it was asked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It is closed, or its loop has ended.
+    #[error("the target is closed")]
+    Closed,
+    /// Its loop does not take turns. What was asked may still be done.
+    #[error("the event loop of the target has not answered within {0:?}")]
+    Silent(Duration),
+    /// A change of a subsystem counts, and commands that came before it are still at devices. They
+    /// are fenced when those have ended; the same call waits for that again.
+    #[error(
+        "subsystem {subsystem}: commands of hosts that may not use it any more are still at devices \
+         after {waited:?}; they are fenced when these have ended"
+    )]
+    Unfenced {
+        /// The subsystem.
+        subsystem: Box<Nqn>,
+        /// How long that was waited for.
+        waited: Duration,
+    },
+}
 
-impl From<Ended> for Closed {
+impl From<Ended> for ServeError {
     fn from(_: Ended) -> Self {
-        Self
-    }
-}
-
-impl From<RecvError> for Closed {
-    fn from(_: RecvError) -> Self {
-        Self
+        Self::Closed
     }
 }
 
@@ -54,7 +74,7 @@ impl<M: CarriesServe> TargetHandle<M> {
     /// # Errors
     ///
     /// When a loop has ended.
-    pub fn start(loops: &Loops<M>, settings: Settings) -> Result<(Self, Vec<Address>), Closed> {
+    pub fn start(loops: &Loops<M>, settings: Settings) -> Result<(Self, Vec<Address>), ServeError> {
         let limits = settings.limits;
         let remote = loops.remote(0);
         let hub = remote.give_birth(Hub::birth(settings))?;
@@ -63,7 +83,10 @@ impl<M: CarriesServe> TargetHandle<M> {
             let porter = Porter::birth(hub, limits);
             porters.push(loops.remote(number).give_birth(porter)?);
         }
-        Ok((Self { remote, hub }, porters))
+        let handle = Self { remote, hub, names: Names::default() };
+        let known = porters.clone();
+        handle.ask(move |desk, _, _| desk.porters = known)?;
+        Ok((handle, porters))
     }
 
     /// Takes connections from now on. Everything that is to be served from the start should be
@@ -72,9 +95,45 @@ impl<M: CarriesServe> TargetHandle<M> {
     /// # Errors
     ///
     /// When the loop has ended.
-    pub fn open(&self, listeners: Vec<Listener>, porters: Vec<Address>) -> Result<(), Closed> {
-        self.remote.give_birth(Gate::birth(listeners, porters))?;
-        Ok(())
+    pub fn open(&self, listeners: Vec<Listener>, porters: Vec<Address>) -> Result<(), ServeError> {
+        let gate = Gate::birth(self.hub, listeners, porters, self.names.clone());
+        let gate = self.remote.give_birth(gate)?;
+        self.ask(move |desk, _, _| desk.gates.push(gate))
+    }
+
+    /// Closes everything in good order. No connection is taken any more; each that there is takes
+    /// nothing more, does and answers what it has received completely, and is closed. No command is
+    /// answered with an error because of it: a host sees its connections end, and nothing else.
+    ///
+    /// Devices have to be there until this returns. Connections that have not finished `within` that
+    /// time are reset, without an answer to what they had; what of it is at devices may still be done.
+    /// Afterwards every other call finds the target closed.
+    ///
+    /// # Errors
+    ///
+    /// When the target is closed already, or its loop does not take turns.
+    pub fn close(&self, within: Duration) -> Result<Closure, ServeError> {
+        self.close_scope(None, within)
+    }
+
+    /// Closes the listening socket that is bound to `listener`, and in the same way the connections
+    /// that came by it, and no others.
+    ///
+    /// # Errors
+    ///
+    /// As for [`TargetHandle::close`].
+    pub fn close_portal(
+        &self,
+        listener: SocketAddr,
+        within: Duration,
+    ) -> Result<Closure, ServeError> {
+        self.close_scope(Some(listener), within)
+    }
+
+    fn close_scope(&self, scope: Scope, within: Duration) -> Result<Closure, ServeError> {
+        let (done, ended) = sync_channel(1);
+        self.send(ServeMessage::Close { scope, within, done })?;
+        receive(&ended, within + ANSWER_WAIT)
     }
 
     /// Serves a subsystem, whose devices are found by `routes`.
@@ -90,7 +149,7 @@ impl<M: CarriesServe> TargetHandle<M> {
         &self,
         subsystem: Subsystem,
         routes: Vec<(DeviceId, Route)>,
-    ) -> Result<Result<(), ExportError>, Closed> {
+    ) -> Result<Result<(), ExportError>, ServeError> {
         let is_routed = |device| routes.iter().any(|(routed, _)| *routed == device);
         let mut devices = subsystem.namespaces.iter().map(|namespace| namespace.device);
         assert!(devices.all(is_routed), "a namespace of {} has no route", subsystem.nqn);
@@ -100,13 +159,13 @@ impl<M: CarriesServe> TargetHandle<M> {
     }
 
     /// Stops serving a subsystem. On return no request under it can reach a device any more. Returns
-    /// whether there was one.
+    /// whether there was one, or requests of one that was unexported before.
     ///
     /// # Errors
     ///
-    /// When the target is closed.
-    pub fn unexport(&self, nqn: Nqn) -> Result<bool, Closed> {
-        self.wait(move |desk, target| end_export(desk, target, &nqn))
+    /// When the target is closed, or requests are still at devices after `within`.
+    pub fn unexport(&self, nqn: Nqn, within: Duration) -> Result<bool, ServeError> {
+        self.wait(nqn, within, move |desk, target| end_export(desk, target, &nqn))
     }
 
     /// Stops serving a subsystem to which no host is connected. Returns whether there was one.
@@ -114,7 +173,7 @@ impl<M: CarriesServe> TargetHandle<M> {
     /// # Errors
     ///
     /// The hosts that are connected; then nothing has changed. Or that the target is closed.
-    pub fn withdraw(&self, nqn: Nqn) -> Result<Result<bool, BTreeSet<Nqn>>, Closed> {
+    pub fn withdraw(&self, nqn: Nqn) -> Result<Result<bool, BTreeSet<Nqn>>, ServeError> {
         self.ask(move |desk, target, _| {
             let hosts = target.hosts_of(&nqn);
             if !hosts.is_empty() {
@@ -131,7 +190,7 @@ impl<M: CarriesServe> TargetHandle<M> {
     /// # Errors
     ///
     /// When the target is closed.
-    pub fn hosts_of(&self, nqn: Nqn) -> Result<BTreeSet<Nqn>, Closed> {
+    pub fn hosts_of(&self, nqn: Nqn) -> Result<BTreeSet<Nqn>, ServeError> {
         self.ask(move |_, target, _| target.hosts_of(&nqn))
     }
 
@@ -140,9 +199,9 @@ impl<M: CarriesServe> TargetHandle<M> {
     ///
     /// # Errors
     ///
-    /// When the target is closed.
-    pub fn set_hosts(&self, nqn: Nqn, hosts: Hosts) -> Result<bool, Closed> {
-        self.wait(move |_, target| target.set_hosts(&nqn, hosts))
+    /// When the target is closed, or requests of such a host are still at devices after `within`.
+    pub fn set_hosts(&self, nqn: Nqn, hosts: Hosts, within: Duration) -> Result<bool, ServeError> {
+        self.wait(nqn, within, move |_, target| target.set_hosts(&nqn, hosts))
     }
 
     /// A namespace has another size: connected hosts are told. Returns whether there is such one.
@@ -150,15 +209,17 @@ impl<M: CarriesServe> TargetHandle<M> {
     /// # Errors
     ///
     /// When the target is closed.
-    pub fn resized(&self, nqn: Nqn, nsid: Nsid, blocks: u64) -> Result<bool, Closed> {
+    pub fn resized(&self, nqn: Nqn, nsid: Nsid, blocks: u64) -> Result<bool, ServeError> {
         self.ask(move |_, target, _| target.resized(&nqn, nsid, blocks))
     }
 
     /// Begins something that ends with a ticket, and waits for it.
     fn wait(
         &self,
+        nqn: Nqn,
+        within: Duration,
         begin: impl FnOnce(&mut Desk, &mut Target) -> Option<Ticket> + Send + 'static,
-    ) -> Result<bool, Closed> {
+    ) -> Result<bool, ServeError> {
         let (done, ended) = sync_channel(1);
         let begun = self.ask(move |desk, target, _| {
             let ticket = begin(desk, target);
@@ -167,30 +228,42 @@ impl<M: CarriesServe> TargetHandle<M> {
                 true
             })
         })?;
-        if begun {
-            ended.recv()?;
+        if !begun {
+            return Ok(false);
         }
-        Ok(begun)
+        receive(&ended, within).map(|()| true).map_err(|error| match error {
+            ServeError::Silent(waited) => ServeError::Unfenced { subsystem: Box::new(nqn), waited },
+            other => other,
+        })
     }
 
     fn ask<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&mut Desk, &mut Target, Monotonic) -> T + Send + 'static,
-    ) -> Result<T, Closed> {
+    ) -> Result<T, ServeError> {
         let (answer, answered) = sync_channel(1);
         let errand: Errand = Box::new(move |desk, target, now| {
             // Whoever does not wait any more is not told.
             let _ = answer.try_send(ask(desk, target, now));
         });
-        let mut message = M::from(ServeMessage::Errand(errand));
+        self.send(ServeMessage::Errand(errand))?;
+        receive(&answered, ANSWER_WAIT)
+    }
+
+    fn send(&self, message: ServeMessage) -> Result<(), ServeError> {
+        let began = Instant::now();
+        let mut message = M::from(message);
         while let Err(unsent) = self.remote.send(self.hub, message) {
             match unsent {
+                Unsent::Full(_) if began.elapsed() >= ANSWER_WAIT => {
+                    return Err(ServeError::Silent(ANSWER_WAIT));
+                }
                 Unsent::Full(back) => message = back,
-                Unsent::Gone(_) => return Err(Closed),
+                Unsent::Gone(_) => return Err(ServeError::Closed),
             }
             std::thread::yield_now();
         }
-        Ok(answered.recv()?)
+        Ok(())
     }
 }
 
@@ -203,4 +276,12 @@ fn end_export(desk: &mut Desk, target: &mut Target, nqn: &Nqn) -> Option<Ticket>
     let gone = |device: &DeviceId| devices.contains(device) && !target.serves(*device);
     desk.routes.retain(|device, _| !gone(device));
     ticket
+}
+
+/// What the hub says. It drops its end when it retires.
+fn receive<T>(answer: &Receiver<T>, within: Duration) -> Result<T, ServeError> {
+    answer.recv_timeout(within).map_err(|error| match error {
+        RecvTimeoutError::Timeout => ServeError::Silent(within),
+        RecvTimeoutError::Disconnected => ServeError::Closed,
+    })
 }

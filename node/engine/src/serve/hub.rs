@@ -4,6 +4,9 @@
 //!   sessions, threads --> Target --> its actions --> sessions, pools, threads
 //!                           ^
 //!                      one timer: the next deadline
+//!
+//!   Close --> gates: listening sockets --> porters: sessions --> done, the hub retires
+//!                                             ^ at the deadline: cut
 //! ```
 
 use std::{
@@ -20,7 +23,7 @@ use fathom_target::{
 };
 use fathom_units::{BlockCount, Lba, Monotonic};
 
-use super::message::{CarriesServe, Route, Routes, ServeMessage};
+use super::message::{CarriesServe, ClosingId, Closure, Route, Routes, Scope, ServeMessage};
 use crate::native::message::PoolMessage;
 
 /// What the hub keeps beside the target.
@@ -30,6 +33,32 @@ pub struct Desk {
     pub(super) routes: HashMap<DeviceId, Route>,
     /// Who waits for a ticket.
     pub(super) waiting: HashMap<Ticket, SyncSender<()>>,
+    /// What takes connections, and what gives them a home.
+    pub(super) gates: Vec<Address>,
+    pub(super) porters: Vec<Address>,
+}
+
+/// The timer of the target; those of closings have the closing's number.
+const TARGET_TIMER: u64 = 0;
+
+/// Something is being closed.
+struct Closing {
+    scope: Scope,
+    by: Monotonic,
+    timer: Option<TimerKey>,
+    /// Gates, and then porters, that have not said that they are done.
+    awaited: usize,
+    stage: ClosingStage,
+    closure: Closure,
+    done: SyncSender<Closure>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ClosingStage {
+    Listeners,
+    Sessions,
+    /// Its deadline has passed.
+    Cut,
 }
 
 /// The actor that has the target.
@@ -41,6 +70,8 @@ pub struct Hub<M> {
     flushes: BTreeMap<u64, Ticket>,
     next_flush: u64,
     timer: Option<(Monotonic, TimerKey)>,
+    closings: BTreeMap<ClosingId, Closing>,
+    next_closing: u64,
     stopping: bool,
     _messages: PhantomData<fn(M)>,
 }
@@ -56,6 +87,8 @@ impl<M: CarriesServe> Hub<M> {
                 flushes: BTreeMap::new(),
                 next_flush: 0,
                 timer: None,
+                closings: BTreeMap::new(),
+                next_closing: TARGET_TIMER + 1,
                 stopping: false,
                 _messages: PhantomData,
             })
@@ -77,13 +110,124 @@ impl<M: CarriesServe> Hub<M> {
             ServeMessage::Command { connection, request } => {
                 self.target.command(connection, &request, now);
             }
+            ServeMessage::Drains { connection } => self.target.drains(connection),
             ServeMessage::Lost { connection } => self.target.lost(connection),
             ServeMessage::Finished { connection } => {
                 self.target.finished(connection, now);
                 self.sessions.remove(&connection);
             }
             ServeMessage::Errand(errand) => errand(&mut self.desk, &mut self.target, now),
+            ServeMessage::Close { scope, within, done } => {
+                self.begin_closing(scope, now + within, done, context);
+            }
+            ServeMessage::ListenersClosed { closing, found } => {
+                self.closing_goes_on(closing, Closure { found, cut: 0 }, context);
+            }
+            ServeMessage::SessionsClosed { closing, cut } => {
+                self.closing_goes_on(closing, Closure { found: false, cut }, context);
+            }
             _ => debug_assert!(false, "a message that no hub understands"),
+        }
+    }
+
+    // Closing.
+
+    fn begin_closing(
+        &mut self,
+        scope: Scope,
+        by: Monotonic,
+        done: SyncSender<Closure>,
+        context: &mut Context<'_, M>,
+    ) {
+        let id = ClosingId(self.next_closing);
+        self.next_closing += 1;
+        let gates = self.desk.gates.clone();
+        let closing = Closing {
+            scope,
+            by,
+            timer: None,
+            awaited: gates.len(),
+            stage: ClosingStage::Listeners,
+            closure: Closure::default(),
+            done,
+        };
+        self.closings.insert(id, closing);
+        for gate in gates {
+            self.tell_part(gate, id, ServeMessage::CloseListeners { scope, closing: id }, context);
+        }
+        if self.desk.gates.is_empty() {
+            self.drain_sessions(id, context);
+        }
+    }
+
+    /// Tells a gate or porter. One whose loop has ended has nothing that could be closed.
+    fn tell_part(
+        &mut self,
+        part: Address,
+        id: ClosingId,
+        message: ServeMessage,
+        context: &mut Context<'_, M>,
+    ) {
+        if context.reply(part, message.into()).is_err() {
+            self.closing_goes_on(id, Closure::default(), context);
+        }
+    }
+
+    /// A gate or porter has done its part, and `part` is what it has to say.
+    fn closing_goes_on(&mut self, id: ClosingId, part: Closure, context: &mut Context<'_, M>) {
+        let Some(closing) = self.closings.get_mut(&id) else { return };
+        closing.closure.found |= part.found;
+        closing.closure.cut += part.cut;
+        closing.awaited -= 1;
+        if closing.awaited > 0 {
+            return;
+        }
+        match closing.stage {
+            ClosingStage::Listeners => self.drain_sessions(id, context),
+            ClosingStage::Sessions | ClosingStage::Cut => self.end_closing(id, context),
+        }
+    }
+
+    fn drain_sessions(&mut self, id: ClosingId, context: &mut Context<'_, M>) {
+        let porters = self.desk.porters.clone();
+        let closing = self.closings.get_mut(&id).expect("it is under way");
+        closing.stage = ClosingStage::Sessions;
+        closing.awaited = porters.len();
+        closing.timer = context.set_timer(closing.by, id.0);
+        let (scope, late) = (closing.scope, closing.timer.is_none());
+        for porter in porters {
+            let drain = ServeMessage::DrainSessions { scope, closing: id };
+            self.tell_part(porter, id, drain, context);
+        }
+        if late {
+            // The loop has no room for timers: the deadline has come.
+            self.cut_sessions(id, context);
+        }
+    }
+
+    /// The deadline of a closing has come: what has not finished ends without a word.
+    fn cut_sessions(&mut self, id: ClosingId, context: &mut Context<'_, M>) {
+        let Some(closing) = self.closings.get_mut(&id) else { return };
+        closing.timer = None;
+        // Each porter answers to this, too.
+        closing.stage = ClosingStage::Cut;
+        closing.awaited += self.desk.porters.len();
+        let scope = closing.scope;
+        for porter in self.desk.porters.clone() {
+            let cut = ServeMessage::CutSessions { scope, closing: id };
+            self.tell_part(porter, id, cut, context);
+        }
+    }
+
+    fn end_closing(&mut self, id: ClosingId, context: &mut Context<'_, M>) {
+        let Some(closing) = self.closings.remove(&id) else { return };
+        if let Some(timer) = closing.timer {
+            context.cancel_timer(timer);
+        }
+        // Whoever does not wait any more is not told.
+        let _ = closing.done.try_send(closing.closure);
+        if closing.scope.is_none() {
+            context.retire();
         }
     }
 
@@ -109,6 +253,7 @@ impl<M: CarriesServe> Hub<M> {
                     self.tell(connection, ServeMessage::Answer(slot, Box::new(answer)), context);
                 }
                 Action::End(connection) => self.tell(connection, ServeMessage::End, context),
+                Action::Drain(connection) => self.tell(connection, ServeMessage::Drain, context),
                 Action::Flush(device, ticket) => self.flush(device, ticket, context),
                 Action::Done(ticket) => {
                     // Whoever does not wait any more is not told.
@@ -121,7 +266,7 @@ impl<M: CarriesServe> Hub<M> {
             if let Some((_, timer)) = self.timer.take() {
                 context.cancel_timer(timer);
             }
-            self.timer = deadline.and_then(|at| Some((at, context.set_timer(at, 0)?)));
+            self.timer = deadline.and_then(|at| Some((at, context.set_timer(at, TARGET_TIMER)?)));
         }
         if self.stopping && self.sessions.is_empty() {
             context.retire();
@@ -165,10 +310,11 @@ impl<M: CarriesServe> Actor<M> for Hub<M> {
                     }
                 }
             },
-            Event::Timer { .. } => {
+            Event::Timer { token: TARGET_TIMER } => {
                 self.timer = None;
                 self.target.pass(context.now());
             }
+            Event::Timer { token } => self.cut_sessions(ClosingId(token), context),
             Event::Stop => self.stopping = true,
             Event::Completed(_) | Event::Socket { .. } => {
                 unreachable!("the hub begins no I/O")

@@ -1,6 +1,10 @@
 //! What the parts of the serving side say to each other.
 
-use std::sync::Arc;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, mpsc::SyncSender},
+    time::Duration,
+};
 
 use fathom_lvs::geometry::ObjectId;
 use fathom_runtime::{Address, Message, net::Connection};
@@ -27,6 +31,22 @@ pub type Routes = Arc<[(DeviceId, Route)]>;
 
 /// Something that a thread has the hub do.
 pub type Errand = Box<dyn FnOnce(&mut super::hub::Desk, &mut Target, Monotonic) + Send>;
+
+/// Names a closing of some or all listening sockets, with the connections that came by them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ClosingId(pub u64);
+
+/// What is to be closed: the listening socket that is bound to this address, or everything.
+pub type Scope = Option<SocketAddr>;
+
+/// How a closing ended.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Closure {
+    /// Whether there was something that listened.
+    pub found: bool,
+    /// Connections that had not finished at the deadline, and were reset.
+    pub cut: usize,
+}
 
 /// To or from a part of the serving side.
 pub enum ServeMessage {
@@ -56,8 +76,59 @@ pub enum ServeMessage {
         /// The connection.
         connection: ConnectionId,
     },
+    /// To the hub: a connection is being closed by this side, and finishes what it has.
+    Drains {
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// To the hub: from a thread.
     Errand(Errand),
+    /// To the hub, from a thread: close, and end what has not finished `within` this time.
+    Close {
+        /// What.
+        scope: Scope,
+        /// How long connections have to finish what they have received.
+        within: Duration,
+        /// Told when everything is closed; has room for it.
+        done: SyncSender<Closure>,
+    },
+    /// To a gate: close listening sockets.
+    CloseListeners {
+        /// Which.
+        scope: Scope,
+        /// For which closing.
+        closing: ClosingId,
+    },
+    /// To the hub, from a gate: they take nothing more.
+    ListenersClosed {
+        /// For which closing.
+        closing: ClosingId,
+        /// Whether there was one.
+        found: bool,
+    },
+    /// To a porter: have sessions finish what they have.
+    DrainSessions {
+        /// Those that came by which listening socket.
+        scope: Scope,
+        /// For which closing.
+        closing: ClosingId,
+    },
+    /// To a porter: have sessions end at once.
+    CutSessions {
+        /// Those that came by which listening socket.
+        scope: Scope,
+        /// For which closing.
+        closing: ClosingId,
+    },
+    /// To the hub, from a porter: none of these sessions is left, or they are being reset.
+    SessionsClosed {
+        /// For which closing.
+        closing: ClosingId,
+        /// How many are being reset.
+        cut: usize,
+    },
+    /// To a porter, from a session: it retires.
+    Retires,
     /// To a session: its Connect is admitted.
     Admit {
         /// To what.
@@ -71,8 +142,14 @@ pub enum ServeMessage {
     Answer(Slot, Box<Answer>),
     /// To a session: it is to end.
     End,
+    /// To a session: it is to finish what it has received, and to end then.
+    Drain,
+    /// To a session: it is to reset its socket now.
+    Cut,
     /// To the porter of a loop: a connection to live there.
     Adopt {
+        /// The address to which the listening socket is bound that it came by.
+        listener: SocketAddr,
         /// The connection.
         connection: Box<Connection>,
         /// Its name.
@@ -85,6 +162,13 @@ impl Message for ServeMessage {
         match self {
             // Without a hub there is nothing to be served.
             Self::Connect { .. } | Self::Command { .. } => Some(Self::End),
+            // Whoever is gone has nothing that could be closed.
+            Self::CloseListeners { closing, .. } => {
+                Some(Self::ListenersClosed { closing, found: false })
+            }
+            Self::DrainSessions { closing, .. } | Self::CutSessions { closing, .. } => {
+                Some(Self::SessionsClosed { closing, cut: 0 })
+            }
             _ => None,
         }
     }

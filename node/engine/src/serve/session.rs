@@ -14,7 +14,8 @@
 //!   by the kernel; what has arrived is copied there once.
 //! - Messages that another loop has no room for wait here, in order. There are never more of them
 //!   than the queue has slots.
-//! - The session retires when its connection has finished and its socket is closed.
+//! - The session retires when its connection has finished and its socket is closed, and tells its
+//!   porter.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -44,10 +45,21 @@ const LINGER: Duration = Duration::from_secs(5);
 const RETRY_TIMER: u64 = 1;
 const DEADLINE_TIMER: u64 = 2;
 
+/// What a session has around it.
+#[derive(Clone, Copy, Debug)]
+pub struct Home {
+    /// The hub.
+    pub hub: Address,
+    /// The porter of its loop, which is told when it retires.
+    pub porter: Address,
+    /// What connections are granted.
+    pub limits: Limits,
+}
+
 /// The actor of one connection.
 pub struct Session<M> {
     id: ConnectionId,
-    hub: Address,
+    home: Home,
     reached: Portal,
     connection: Connection,
     routes: Routes,
@@ -74,13 +86,12 @@ impl<M: CarriesServe> Session<M> {
     pub fn birth(
         tcp: TcpConnection,
         id: ConnectionId,
-        hub: Address,
-        limits: Limits,
+        home: Home,
         options: SocketOptions,
     ) -> Birth<M> {
         Box::new(move |context: &mut Context<'_, M>| {
             let local = tcp.local();
-            let connection = Connection::new(limits, context.now());
+            let connection = Connection::new(home.limits, context.now());
             let socket = context.adopt(tcp, &options, 0).ok();
             match connection.deadline() {
                 Some(deadline) if socket.is_some() => {
@@ -90,7 +101,7 @@ impl<M: CarriesServe> Session<M> {
             }
             Box::new(Self {
                 id,
-                hub,
+                home,
                 reached: Portal { address: local.ip(), port: local.port() },
                 connection,
                 routes: Routes::default(),
@@ -283,20 +294,24 @@ impl<M: CarriesServe> Session<M> {
                 Action::Connect(request) => {
                     let (connection, reached) = (self.id, self.reached);
                     let connect = ServeMessage::Connect { connection, request, reached };
-                    self.post(self.hub, connect.into(), context);
+                    self.post(self.home.hub, connect.into(), context);
                 }
                 Action::Command(request) => {
                     let command = ServeMessage::Command { connection: self.id, request };
-                    self.post(self.hub, command.into(), context);
+                    self.post(self.home.hub, command.into(), context);
+                }
+                Action::Drains => {
+                    let drains = ServeMessage::Drains { connection: self.id };
+                    self.post(self.home.hub, drains.into(), context);
                 }
                 Action::Lost(_) => {
                     let lost = ServeMessage::Lost { connection: self.id };
-                    self.post(self.hub, lost.into(), context);
+                    self.post(self.home.hub, lost.into(), context);
                 }
                 Action::Finished => {
                     self.finished = true;
                     let finished = ServeMessage::Finished { connection: self.id };
-                    self.post(self.hub, finished.into(), context);
+                    self.post(self.home.hub, finished.into(), context);
                     self.memory.clear();
                     if let Some(socket) = self.socket {
                         context.close(socket, Close::Gracefully { by: context.now() + LINGER });
@@ -378,6 +393,13 @@ impl<M: CarriesServe> Session<M> {
             }
             ServeMessage::Answer(slot, answer) => self.connection.answer(slot, &answer),
             ServeMessage::End => self.connection.end(),
+            ServeMessage::Drain => self.connection.drain(),
+            ServeMessage::Cut => {
+                if let Some(socket) = self.socket {
+                    context.close(socket, Close::Reset);
+                }
+                self.connection.end();
+            }
             _ => debug_assert!(false, "a message that no session understands"),
         }
         self.work(context);
@@ -398,6 +420,7 @@ impl<M: CarriesServe> Session<M> {
 
     fn retire_if_done(&mut self, context: &mut Context<'_, M>) {
         if self.finished && self.socket.is_none() && self.outbox.is_empty() {
+            drop(context.reply(self.home.porter, ServeMessage::Retires.into()));
             context.retire();
         }
     }
