@@ -12,6 +12,7 @@
 //! - [`message`]: what a pool is asked and answers, from actors of any loop.
 //! - [`pool`]: the actor.
 //! - [`handle`]: the same for threads.
+//! - [`grow`]: more devices, and devices that have grown, for a pool that is used.
 //!
 //! The open files that the lock is on are those from which the pool is opened and those that
 //! carry its I/O, so nobody can come between.
@@ -24,3 +25,5 @@ mod data;
 pub mod pool;
 
 pub mod handle;
+
+pub mod grow;

@@ -152,7 +152,17 @@ fn identity(
     }
 }
 
-/// Overwrites with zeros what [`inspect`] looks at, from byte `from` on, and flushes.
+/// Overwrites with zeros what [`inspect`] looks at, and flushes: the device is blank then, whatever it
+/// was.
+///
+/// # Errors
+///
+/// When it cannot be written; it is something in between then.
+pub fn erase(medium: &mut dyn Medium, slot: usize) -> Result<(), MediumError> {
+    wipe(medium, slot, 0)
+}
+
+/// As [`erase`], from byte `from` on.
 pub(crate) fn wipe(medium: &mut dyn Medium, slot: usize, from: u64) -> Result<(), MediumError> {
     let size = medium.size(slot);
     let [(_, head_end), (tail_begin, tail_end)] = ends(size);

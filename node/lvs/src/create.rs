@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     acceptance::{self, LOG_MAX, SLOT_MIN},
-    candidate::{Content, inspect, wipe},
+    candidate::{Content, erase, inspect},
     format::{
         Malformed,
         checksum::Seed,
@@ -240,7 +240,7 @@ pub fn create(medium: &mut dyn Medium, new: &NewPool) -> Result<(), CreateError>
     }
     for slot in in_use {
         // Nobody shall find again what a label does not lie on.
-        wipe(medium, slot, 0)?;
+        erase(medium, slot)?;
     }
     let start = LogStart { lsn: Lsn(1), position: 0, previous: 0 };
     let copies: Vec<usize> = (0..count.min(2)).collect();

@@ -64,6 +64,9 @@ pub enum MemberRefused {
     /// There is no such member, or it is no metadata member.
     #[error("the pool has no metadata member {}", .0.0)]
     NoCopy(MemberIndex),
+    /// The device is a member already.
+    #[error("the device is member {} of the pool already", .0.0)]
+    IsMember(MemberIndex),
     /// A pool has no room for another member.
     #[error("a pool has {MEMBERS_MAX} members at most")]
     TooMany,
@@ -188,11 +191,29 @@ impl Store {
     /// When the device, the pool or its members do not allow it.
     pub fn add_member(&mut self, new: &Addition) -> Result<(Ticket, MemberIndex), Refused> {
         self.may_change_members()?;
-        let known = self.member_table().iter().position(|entry| entry.uuid == new.uuid);
-        if let Some(known) = known {
-            let member = MemberIndex(u16::try_from(known).expect("16 at most"));
+        if let Some(member) = self.member_of(new.uuid) {
             return Ok((self.start_growing(member, Stage::Segment), member));
         }
+        let (member, entry, label) = self.proposal(new)?;
+        self.labels.insert(member, label);
+        Ok((self.start_growing(member, Stage::Propose(entry)), member))
+    }
+
+    /// Whether [`Store::add_member`] would take a device that is no member yet. Nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// When the device, the pool or its members do not allow it, or it is a member already.
+    pub fn check_addition(&self, new: &Addition) -> Result<(), Refused> {
+        self.may_change_members()?;
+        if let Some(member) = self.member_of(new.uuid) {
+            return Err(MemberRefused::IsMember(member).into());
+        }
+        self.proposal(new).map(drop)
+    }
+
+    /// What becomes a member when this device is added: its index, its entry and its first label.
+    fn proposal(&self, new: &Addition) -> Result<(MemberIndex, LabelMember, Label), Refused> {
         let count = self.member_table().len();
         if count >= MEMBERS_MAX {
             return Err(MemberRefused::TooMany.into());
@@ -205,8 +226,37 @@ impl Store {
         let label = self.proposed_label(member, entry);
         label.check()?;
         self.may_overwrite(new, &label)?;
-        self.labels.insert(member, label);
-        Ok((self.start_growing(member, Stage::Propose(entry)), member))
+        Ok((member, entry, label))
+    }
+
+    /// The member with this UUID.
+    pub fn member_of(&self, uuid: Uuid) -> Option<MemberIndex> {
+        let known = self.member_table().iter().position(|entry| entry.uuid == uuid)?;
+        Some(MemberIndex(u16::try_from(known).expect("16 at most")))
+    }
+
+    /// The UUID under which a call of [`Store::add_member`] has to be made again that a crash ended
+    /// when the device was only proposed; none when this is no such device.
+    pub fn proposed_before(&self, candidate: &Candidate) -> Option<Uuid> {
+        let Content::Label(label) = &candidate.content else { return None };
+        let own = self.labels.values().next().expect("an open pool has labels");
+        let proposed = label.members[usize::from(label.index.0)].state == MemberState::Proposed;
+        (proposed && label.pool == own.pool).then_some(label.member)
+    }
+
+    /// Whether the driver still has to carry out I/O on a member. When adding one has failed it has
+    /// not, if the device did not become a member.
+    pub fn has_member(&self, member: MemberIndex) -> bool {
+        self.labels.contains_key(&member)
+    }
+
+    /// Where the next device that is added will have metadata, as offset and length in bytes, but for
+    /// labels. Nothing when it will have data only.
+    pub fn metadata_of_addition(&self) -> Vec<(u64, u64)> {
+        let first = self.labels.values().find(|label| !label.log.is_empty());
+        let first = first.filter(|_| self.member_table().len() == 1);
+        let lists = first.into_iter().flat_map(|label| [&label.slot_a, &label.slot_b, &label.log]);
+        lists.flatten().map(|extent| (extent.offset, extent.length)).collect()
     }
 
     /// Takes note that a member's device has grown to `size` bytes, and uses what was added. When

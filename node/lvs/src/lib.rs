@@ -65,7 +65,7 @@ pub use action::{
 };
 pub use admin::{Failed, NewSnapshot, NewVolume, Refused, Ticket};
 pub use assembly::{Assembly, Clash, assemble};
-pub use candidate::{Candidate, Content, inspect};
+pub use candidate::{Candidate, Content, erase, inspect};
 pub use create::{CreateError, NewMember, NewPool, create};
 pub use deadline::IO_DEADLINE;
 pub use destroy::{DestroyError, DestroyOptions, Destroyed, destroy};

@@ -129,7 +129,7 @@ impl<M: CarriesPool> PoolHandle<M> {
 
     /// What cannot be sent is dropped, and with it the way of its answer, which is how the waiting
     /// side is told.
-    fn send(&self, message: FromThread) {
+    pub(crate) fn send(&self, message: FromThread) {
         let mut message = M::from(PoolMessage::Thread(message));
         while let Err(fathom_runtime::Unsent::Full(back)) = self.remote.send(self.address, message)
         {

@@ -13,8 +13,13 @@ use std::{
 };
 
 use fathom_block::{Error, Request, RequestId};
-use fathom_lvs::{Failed, Refused, Store, Ticket, geometry::ObjectId};
-use fathom_runtime::{Buffer, Message};
+use fathom_lvs::{
+    Addition, Failed, Refused, Store, Ticket,
+    geometry::{MemberIndex, ObjectId},
+};
+use fathom_runtime::{Buffer, Message, device::DeviceFile};
+
+use super::members::Member;
 
 /// To a pool, or from it.
 pub enum PoolMessage {
@@ -98,6 +103,23 @@ pub enum FromThread {
         /// Where its end goes. It has room for it.
         answer: SyncSender<Result<(), CallError>>,
     },
+    /// Add a device as a member.
+    Add {
+        /// The device, locked. It is unlocked when it is not taken, and when adding it fails so that
+        /// it is no member.
+        device: Member,
+        /// What it is.
+        addition: Addition,
+        /// Where the end of the call goes. It has room for it.
+        answer: SyncSender<Result<(), CallError>>,
+    },
+    /// Give the device of a member, if it is a device and there.
+    Device {
+        /// Which one.
+        member: MemberIndex,
+        /// Where it goes. It has room for it.
+        answer: SyncSender<Arc<DeviceFile>>,
+    },
     /// A look at the store.
     Look(Look),
     /// Tell what changes about the pool.
@@ -173,6 +195,9 @@ pub enum CallError {
     /// It failed while it was carried out.
     #[error(transparent)]
     Failed(#[from] Failed),
+    /// The pool's loop has no room for another device; nothing has changed.
+    #[error("the pool's event loop has no room for another device")]
+    NoRoom,
     /// The pool is closed.
     #[error("the pool is closed")]
     Closed,

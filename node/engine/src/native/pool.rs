@@ -11,6 +11,8 @@
 //!   entries share a write of the log.
 //! - An I/O that the ring has no room for waits here, in order. As many can wait as the requests
 //!   that were accepted ask for.
+//! - A device that is added is carried out on from then on; when it did not become a member it is
+//!   given up with its last I/O.
 //! - What changes about the pool is told to subscribers, for which it never waits.
 //! - A request that does not fit its data is answered and never reaches the store.
 //! - On [`Event::Stop`] the pool answers `NotReady` to what is new, finishes what it has and
@@ -24,12 +26,13 @@ use std::{
 
 use fathom_block::{Completion, Error, Request, RequestId};
 use fathom_lvs::{
-    Action, IoData, IoError, IoKind, IoToken, MemberIo, REQUEST_BYTES_MAX, Store, Ticket, Wake,
+    Action, Addition, IoData, IoError, IoKind, IoToken, MemberIo, REQUEST_BYTES_MAX, Store, Ticket,
+    Wake,
     geometry::{MemberIndex, ObjectId},
 };
 use fathom_runtime::{
     Actor, Address, Birth, Buffer, Completed, Context, Errno, Event, FileKey, Io,
-    Memory as IoMemory, Purpose, TimerKey,
+    Memory as IoMemory, Purpose, TimerKey, device::DeviceFile,
 };
 use fathom_units::Monotonic;
 
@@ -49,7 +52,7 @@ pub const REQUESTS_MAX: usize = 1 << 20;
 pub const SUBSCRIBERS_MAX: usize = 16;
 
 enum Place {
-    File(FileKey),
+    File(FileKey, Arc<DeviceFile>),
     Memory(Memory),
 }
 
@@ -60,6 +63,8 @@ pub struct Pool<M> {
     places: Vec<Option<Place>>,
     requests: Requests,
     calls: BTreeMap<Ticket, SyncSender<Result<(), CallError>>>,
+    /// Devices whose adding has failed, and that have I/O which waits for the ring.
+    leaving: Vec<MemberIndex>,
     subscribers: Vec<Subscriber>,
     /// I/Os that the ring had no room for.
     waiting: VecDeque<MemberIo>,
@@ -84,15 +89,11 @@ impl<M: CarriesPool> Pool<M> {
         let mut slots: Vec<Option<Member>> = members.0.into_iter().map(Some).collect();
         let mut places = Vec::new();
         for (MemberIndex(index), slot) in opening.members {
-            let place = match slots[slot].take().expect("each slot is one member") {
-                Member::Device(file) => {
-                    let file = context.open(file as Arc<_>);
-                    Place::File(file.expect("the loop has room for the members of its pools"))
-                }
-                Member::Memory(memory) => Place::Memory(memory),
-            };
+            let member = slots[slot].take().expect("each slot is one member");
+            let place = Self::place(member, context);
             places.resize_with(places.len().max(usize::from(index) + 1), || None);
-            places[usize::from(index)] = Some(place);
+            places[usize::from(index)] =
+                Some(place.expect("the loop has room for the members of its pools"));
         }
         context.at_turn_end();
         Self {
@@ -100,6 +101,7 @@ impl<M: CarriesPool> Pool<M> {
             places,
             requests: Requests::default(),
             calls: BTreeMap::new(),
+            leaving: Vec::new(),
             subscribers: Vec::new(),
             waiting: VecDeque::new(),
             in_flight: 0,
@@ -107,6 +109,14 @@ impl<M: CarriesPool> Pool<M> {
             stopping: false,
             _messages: PhantomData,
         }
+    }
+
+    /// `None` when the loop has no room for another file.
+    fn place(member: Member, context: &mut Context<'_, M>) -> Option<Place> {
+        Some(match member {
+            Member::Device(file) => Place::File(context.open(Arc::clone(&file) as Arc<_>)?, file),
+            Member::Memory(memory) => Place::Memory(memory),
+        })
     }
 
     // What comes in.
@@ -127,6 +137,17 @@ impl<M: CarriesPool> Pool<M> {
                     Err(error) => drop(answer.try_send(Err(error))),
                 }
             }
+            PoolMessage::Thread(FromThread::Add { device, addition, answer }) => {
+                match self.add_member(device, &addition, context) {
+                    Ok(ticket) => drop(self.calls.insert(ticket, answer)),
+                    Err(error) => drop(answer.try_send(Err(error))),
+                }
+            }
+            PoolMessage::Thread(FromThread::Device { member, answer }) => {
+                if let Some(Some(Place::File(_, file))) = self.places.get(usize::from(member.0)) {
+                    drop(answer.try_send(Arc::clone(file)));
+                }
+            }
             PoolMessage::Thread(FromThread::Look(look)) => look(&self.store),
             PoolMessage::Thread(FromThread::Subscribe(subscriber)) => {
                 // One too many is dropped, by which the other end sees that nothing will come.
@@ -140,6 +161,48 @@ impl<M: CarriesPool> Pool<M> {
             }
         }
         context.at_turn_end();
+    }
+
+    fn add_member(
+        &mut self,
+        device: Member,
+        addition: &Addition,
+        context: &mut Context<'_, M>,
+    ) -> Result<Ticket, CallError> {
+        if self.stopping {
+            return Err(CallError::Closed);
+        }
+        // A member that is there keeps its own device.
+        self.store.check_addition(addition)?;
+        let place = Self::place(device, context).ok_or(CallError::NoRoom)?;
+        let (ticket, MemberIndex(index)) = match self.store.add_member(addition) {
+            Ok(begun) => begun,
+            Err(refused) => {
+                release(place, context);
+                return Err(refused.into());
+            }
+        };
+        self.leaving.retain(|leaving| leaving.0 != index);
+        let index = usize::from(index);
+        self.places.resize_with(self.places.len().max(index + 1), || None);
+        if let Some(before) = self.places[index].replace(place) {
+            release(before, context);
+        }
+        Ok(ticket)
+    }
+
+    /// Lets go of devices that did not become members.
+    fn let_go(&mut self, context: &mut Context<'_, M>) {
+        let waiting = &self.waiting;
+        let waits = |member: MemberIndex| waiting.iter().any(|io| io.member == member);
+        let (stay, go) = self.leaving.drain(..).partition(|&member| waits(member));
+        self.leaving = stay;
+        let go: Vec<MemberIndex> = go;
+        for MemberIndex(index) in go {
+            if let Some(place) = self.places[usize::from(index)].take() {
+                release(place, context);
+            }
+        }
     }
 
     fn submit(
@@ -261,6 +324,15 @@ impl<M: CarriesPool> Pool<M> {
                 Action::Event(event) => self.tell(PoolEvent::Fill(event)),
                 Action::Reclaimed => self.tell(PoolEvent::Reclaimed),
                 Action::Done { ticket, result } => {
+                    if result.is_err() {
+                        let places = (0..).map(MemberIndex).zip(&self.places);
+                        let gone = places
+                            .filter(|(member, place)| {
+                                place.is_some() && !self.store.has_member(*member)
+                            })
+                            .map(|(member, _)| member);
+                        self.leaving.extend(gone);
+                    }
                     if let Some(answer) = self.calls.remove(&ticket) {
                         let _ = answer.try_send(result.map_err(CallError::from));
                     }
@@ -320,7 +392,7 @@ impl<M: CarriesPool> Pool<M> {
     /// Gives an I/O to the ring, or has it wait. Whether the ring took it.
     fn begin(&mut self, io: MemberIo, context: &mut Context<'_, M>) -> bool {
         let MemberIo { token, member, kind, offset, length, data } = io;
-        let Some(Some(Place::File(file))) = self.places.get(usize::from(member.0)) else {
+        let Some(Some(Place::File(file, _))) = self.places.get(usize::from(member.0)) else {
             unreachable!("the store asks for members that are there");
         };
         let (file, offset) = (*file, offset.0);
@@ -366,9 +438,7 @@ impl<M: CarriesPool> Pool<M> {
         let under_way = self.in_flight + self.requests.count() + self.calls.len();
         if self.stopping && under_way == 0 && self.waiting.is_empty() {
             for place in self.places.drain(..).flatten() {
-                if let Place::File(file) = place {
-                    context.release(file);
-                }
+                release(place, context);
             }
             context.retire();
         }
@@ -402,7 +472,15 @@ impl<M: CarriesPool> Actor<M> for Pool<M> {
             }
         }
         self.pump(context);
+        self.let_go(context);
         self.retire_if_done(context);
+    }
+}
+
+/// Gives a device up; it is unlocked when its last I/O has ended.
+fn release<M: CarriesPool>(place: Place, context: &mut Context<'_, M>) {
+    if let Place::File(key, _) = place {
+        context.release(key);
     }
 }
 
