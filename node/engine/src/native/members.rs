@@ -19,6 +19,7 @@ use fathom_lvs::{
     geometry::ClusterSize,
 };
 use fathom_runtime::device::{DeviceError, DeviceFile};
+use fathom_units::ByteCount;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -332,6 +333,17 @@ impl Opened {
             }
         }
         Ok(true)
+    }
+
+    /// The path and size of each member that is a device, in the order in which they were given.
+    pub fn paths(&self) -> Vec<(PathBuf, ByteCount)> {
+        let members = self.members.0.iter();
+        members
+            .filter_map(|member| match member {
+                Member::Device(file) => Some((file.path().to_owned(), file.size())),
+                Member::Memory(_) => None,
+            })
+            .collect()
     }
 
     /// Whether everything is gone when the process ends.
