@@ -97,6 +97,7 @@ impl From<CallError> for CallFailed {
                 refused.into()
             }
             CallError::Failed(failed @ Failed::Device(_)) => Self::new(Kind::Failed, failed),
+            error @ CallError::NoRoom => Self::new(Kind::Precondition, error),
             CallError::Closed => Self::new(Kind::Unavailable, CallError::Closed),
         }
     }
