@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::{
+    damage::Damage,
     format::{
         checkpoint::{CHUNK_HEADER, CHUNK_MAX, SlotHeader},
         entry::ENTRY_MAX,
@@ -23,7 +24,6 @@ use crate::{
     },
     geometry::{BLOCK, ClusterNo, ClusterSize, LayerId, MemberIndex, ObjectId, Segment},
     log::{Ring, log_bytes_min},
-    replay::Damage,
     state::State,
 };
 

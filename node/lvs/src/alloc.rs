@@ -184,6 +184,12 @@ impl Allocator {
         self.returning
     }
 
+    /// Clusters that fragments and what is under way hold, on any member, there or not.
+    pub(crate) fn taken(&self) -> u64 {
+        let used = |space: &Space| u64::from(space.segment.clusters - space.free);
+        self.spaces.iter().map(used).sum::<u64>() - self.quarantine.len() as u64
+    }
+
     /// All clusters of the pool.
     pub(crate) fn capacity(&self) -> u64 {
         self.spaces.iter().map(|space| u64::from(space.segment.clusters)).sum()

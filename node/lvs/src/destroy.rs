@@ -23,7 +23,7 @@ use crate::{
     geometry::MemberIndex,
     medium::{Medium, MediumError},
     membership::{Identity, newest_of, read_identity, same_pool},
-    open::{OpenError, OpenOptions, read_pool},
+    open::{Intent, OpenError, OpenOptions, read_pool},
     state::State,
 };
 
@@ -121,10 +121,10 @@ fn tombstones(medium: &mut dyn Medium) -> Result<Vec<Grave>, OpenError> {
 /// What is in the pool, if that may be destroyed.
 fn objects(medium: &mut dyn Medium, options: DestroyOptions) -> Result<Vec<String>, DestroyError> {
     if options.force {
-        let read = read_pool(medium, OpenOptions::DEGRADED);
+        let read = read_pool(medium, OpenOptions::DEGRADED, Intent::Read);
         return Ok(read.map_or_else(|_| Vec::new(), |read| names(&read.replayed.state)));
     }
-    let read = read_pool(medium, OpenOptions::WHOLE)?;
+    let read = read_pool(medium, OpenOptions::WHOLE, Intent::Read)?;
     let objects = names(&read.replayed.state);
     if objects.is_empty() {
         return Ok(objects);

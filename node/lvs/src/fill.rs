@@ -124,6 +124,7 @@ impl Store {
         let pool = &self.state.pool;
         let (low, high) = (pool.watermark_low_percent, pool.watermark_high_percent);
         let capacity = self.alloc.capacity();
+        // Free clusters of members that are not there count as allocated: nobody can take them.
         let allocated = capacity - self.alloc.free() - self.alloc.quarantined();
         let before = self.gauge.told;
         let after = Fill {

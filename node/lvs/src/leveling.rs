@@ -15,11 +15,13 @@
 //! Source: `docs/formats/lvs.md` section 6, rule 8.
 
 use crate::{
+    chunks::find_chunk,
+    damage::Damage,
     format::checkpoint::{SLOT_HEADER, SlotHeader, encode_slot},
     geometry::BLOCK,
     log::Ring,
     medium::{Medium, MediumError},
-    replay::{Damage, Places, find_chunk},
+    replay::Places,
 };
 
 /// Makes the checkpoint of `header` whole in `slot` of each copy. On return it is on stable media.

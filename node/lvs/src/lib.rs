@@ -24,6 +24,11 @@ mod leveling;
 mod medium;
 mod membership;
 mod open;
+
+mod audit;
+mod check;
+mod chunks;
+mod damage;
 mod replay;
 mod scan;
 
@@ -66,7 +71,9 @@ pub use action::{
 pub use admin::{Failed, NewSnapshot, NewVolume, Refused, Ticket};
 pub use assembly::{Assembly, Clash, assemble};
 pub use candidate::{Candidate, Content, erase, inspect};
+pub use check::{CHECK_FINDINGS_MAX, Checked, Finding, Report, Severity, check, verify};
 pub use create::{CreateError, NewMember, NewPool, create};
+pub use damage::Damage;
 pub use deadline::IO_DEADLINE;
 pub use destroy::{DestroyError, DestroyOptions, Destroyed, destroy};
 pub use fill::{Event, Fill};
@@ -74,10 +81,9 @@ pub use grow::{Addition, MemberRefused};
 pub use listing::{BlockRange, Page};
 pub use medium::{Medium, MediumError};
 pub use members::Health;
-pub use open::{Checked, OpenError, OpenOptions, Opening, check, open};
+pub use open::{OpenError, OpenOptions, Opening, open};
 pub use qos::HeldBack;
 pub use reclaim::Reclaiming;
-pub use replay::Damage;
 pub use space::Capacity;
 pub use state::Inconsistent;
 pub use store::{Store, UNSETTLED_MAX};

@@ -16,7 +16,7 @@ use crate::{
     },
     geometry::MemberIndex,
     medium::{Medium, MediumError},
-    open::{OpenError, OpenOptions},
+    open::{Intent, OpenError, OpenOptions},
 };
 
 /// The newest label of each member that is there, and its slot.
@@ -251,10 +251,11 @@ pub(crate) fn is_stale(entry: &LabelMember) -> bool {
     matches!(entry.state, MemberState::Stale { .. })
 }
 
-pub(crate) fn unknown_feature(label: &Label) -> Option<(&'static str, u32)> {
-    // Opening for reading only is not offered yet, so both are refused.
+/// The kind and number of a feature for which a pool cannot be used so.
+pub(crate) fn unknown_feature(label: &Label, intent: Intent) -> Option<(&'static str, u32)> {
     let incompatible = label.refusal().map(|bit| ("incompatible", bit));
-    incompatible.or_else(|| label.read_only().map(|bit| ("read-only-compatible", bit)))
+    let read_only = || label.read_only().filter(|_| intent == Intent::Write);
+    incompatible.or_else(|| read_only().map(|bit| ("read-only-compatible", bit)))
 }
 
 /// The member table to go on with, and the members whose metadata copy misses what is

@@ -18,6 +18,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
+    damage::Damage,
     deadline::IO_DEADLINE,
     format::{
         Malformed,
@@ -35,7 +36,7 @@ use crate::{
         Labels, check_agreement, check_sizes, membership, newest_label, read_labels, same_members,
         unknown_feature,
     },
-    replay::{Damage, Places, Replayed, ToProve, replay},
+    replay::{Places, Replayed, ToProve, replay},
     settle::{Place, Proof},
     state::State,
     store::{Opened, Store},
@@ -341,44 +342,6 @@ pub(crate) fn write_checkpoint(
     Ok(())
 }
 
-/// What checking a pool found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Checked {
-    /// The pool's name.
-    pub name: String,
-    /// Its UUID.
-    pub pool: Uuid,
-    /// Log entries since the last checkpoint.
-    pub entries: u64,
-    /// Blocks that a power cut took back: opening will not show them.
-    pub taken_back: u64,
-    /// Volumes, deleted ones that are kept for their snapshots among them.
-    pub volumes: usize,
-    /// Snapshots.
-    pub snapshots: usize,
-    /// Clusters in use.
-    pub allocated_clusters: u64,
-}
-
-/// Verifies the pool on the slots of `medium` and changes nothing: labels, checkpoint and log, that
-/// every cluster has one owner, and the blocks that have to be proved.
-///
-/// # Errors
-///
-/// What [`open`] would refuse.
-pub fn check(medium: &mut dyn Medium, options: OpenOptions) -> Result<Checked, OpenError> {
-    let Read { name, layout, replayed, .. } = read_pool(medium, options)?;
-    Ok(Checked {
-        name,
-        pool: layout.pool,
-        entries: replayed.entries,
-        taken_back: replayed.taken_back,
-        volumes: replayed.state.volumes.len(),
-        snapshots: replayed.state.snapshots.len(),
-        allocated_clusters: replayed.alloc.capacity() - replayed.alloc.free(),
-    })
-}
-
 /// A pool as it was read, before anything is written.
 pub(crate) struct Read {
     pub(crate) name: String,
@@ -394,7 +357,45 @@ pub(crate) struct Read {
     pub(crate) replayed: Replayed,
 }
 
-pub(crate) fn read_pool(medium: &mut dyn Medium, options: OpenOptions) -> Result<Read, OpenError> {
+impl Read {
+    pub(crate) fn pool(&self) -> Uuid {
+        self.layout.pool
+    }
+}
+
+/// The members of a pool, and where its metadata lies.
+pub(crate) struct Found {
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+    pub(crate) members: BTreeMap<MemberIndex, usize>,
+    pub(crate) table: Vec<LabelMember>,
+    missed: Vec<MemberIndex>,
+    pub(crate) copies: Vec<(MemberIndex, usize)>,
+    pub(crate) layout: Label,
+}
+
+impl Found {
+    /// Where the metadata is to be read.
+    pub(crate) fn places(&self) -> Places<'_> {
+        places(&self.layout, &self.table, &self.members, &self.copies)
+    }
+}
+
+/// What is to be done with a pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Intent {
+    /// Write to it.
+    Write,
+    /// Read it.
+    Read,
+}
+
+/// Puts the members together by their labels.
+pub(crate) fn find_pool(
+    medium: &mut dyn Medium,
+    options: OpenOptions,
+    intent: Intent,
+) -> Result<Found, OpenError> {
     let labels = read_labels(medium)?;
     let newest = newest_label(&labels).clone();
     check_agreement(&labels, &newest)?;
@@ -402,7 +403,7 @@ pub(crate) fn read_pool(medium: &mut dyn Medium, options: OpenOptions) -> Result
     let members: BTreeMap<MemberIndex, usize> =
         labels.iter().map(|(&member, (slot, _))| (member, *slot)).collect();
     let name = newest.name.clone();
-    if let Some((kind, bit)) = unknown_feature(&newest) {
+    if let Some((kind, bit)) = unknown_feature(&newest, intent) {
         return Err(OpenError::Feature { pool: name, kind, bit });
     }
     let (table, missed) = membership(&labels, &newest, options)?;
@@ -418,15 +419,30 @@ pub(crate) fn read_pool(medium: &mut dyn Medium, options: OpenOptions) -> Result
         return Err(OpenError::NoCopy(name));
     };
     let layout = labels[&first_copy].1.clone();
-    let places = places(&layout, &table, &members, &copies);
+    Ok(Found { name, labels, members, table, missed, copies, layout })
+}
+
+pub(crate) fn read_pool(
+    medium: &mut dyn Medium,
+    options: OpenOptions,
+    intent: Intent,
+) -> Result<Read, OpenError> {
+    let found = find_pool(medium, options, intent)?;
+    let places = found.places();
     let replayed = replay(medium, &places)
-        .map_err(|damage| OpenError::Damaged { pool: name.clone(), damage })?;
-    // Opening writes it to both. Nothing is written at all when that will fail.
-    let lengths = chunk_lengths(&replayed.state, &replayed.to_prove);
-    if !places.slots.iter().all(|extents| hold_chunks(extents, &lengths)) {
-        return Err(OpenError::SlotFull(name));
+        .map_err(|damage| OpenError::Damaged { pool: found.name.clone(), damage })?;
+    if !fits_slots(&places, &replayed) {
+        return Err(OpenError::SlotFull(found.name));
     }
+    let Found { name, labels, members, table, missed, copies, layout } = found;
     Ok(Read { name, labels, members, table, missed, copies, layout, replayed })
+}
+
+/// Whether both slots hold what was read. Opening writes it to both, and nothing at all when that
+/// will fail.
+pub(crate) fn fits_slots(places: &Places<'_>, replayed: &Replayed) -> bool {
+    let lengths = chunk_lengths(&replayed.state, &replayed.to_prove);
+    places.slots.iter().all(|extents| hold_chunks(extents, &lengths))
 }
 
 /// Where the metadata of the pool is to be read.
@@ -504,7 +520,7 @@ fn write_again(
 /// changed then.
 pub fn open(medium: &mut dyn Medium, options: OpenOptions) -> Result<Opening, OpenError> {
     let Read { name, mut labels, members, table, missed, copies, layout, replayed } =
-        read_pool(medium, options)?;
+        read_pool(medium, options, Intent::Write)?;
     let seed = Seed::of_pool(layout.pool);
     let slots: Vec<usize> = copies.iter().map(|&(_, slot)| slot).collect();
     write_again(medium, &members, &table, &replayed.proved)?;

@@ -13,18 +13,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
-use thiserror::Error;
 
 use crate::{
     acceptance::{self, check_most},
     alloc::Allocator,
     blocks::BlockSet,
+    chunks::{FoundChunk, find_chunk, newest_slot},
+    damage::Damage,
     format::{
-        Malformed,
-        checkpoint::{
-            self, CHUNK_HEADER, CHUNK_MAX, Class, Key, SLOT_HEADER, SlotHeader, decode_slot,
-            read_chunk_header,
-        },
+        checkpoint::{CHUNK_HEADER, Class, Key, SLOT_HEADER, SlotHeader},
         checksum::{self, LOST, Seed},
         entry::{self, ENTRY_CLUSTERS_MAX},
         label::{Extent, Label, LabelMember},
@@ -36,178 +33,12 @@ use crate::{
     },
     log::{LogStart, Ring, payload_max},
     map::Fragment,
-    medium::{Medium, MediumError},
-    scan::{Entries, read_log},
+    medium::Medium,
+    scan::{Entries, ReadLog, read_log},
     settle::{FRAGMENT_PROOFS_MAX, Place, Proof},
     state::{Inconsistent, State},
     store::UNSETTLED_MAX,
 };
-
-/// Why a pool's metadata cannot be used.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum Damage {
-    /// No slot header verifies on any metadata member.
-    #[error("neither checkpoint slot has an intact header on any metadata member")]
-    NoCheckpoint,
-    /// A chunk is bad on every metadata member.
-    #[error("checkpoint {generation}, chunk {index} at slot byte {position}: {malformed}")]
-    Chunk {
-        /// The checkpoint's generation.
-        generation: u64,
-        /// The chunk.
-        index: u32,
-        /// Its place in the slot.
-        position: u64,
-        /// What is wrong with it.
-        malformed: Malformed,
-    },
-    /// The chunks are intact but not the ones that the header was written for.
-    #[error("checkpoint {generation}: its chunks are not those that its header names")]
-    Mixed {
-        /// The checkpoint's generation.
-        generation: u64,
-    },
-    /// A header or the content of a slot contradicts itself.
-    #[error("checkpoint {generation} {detail}")]
-    Slot {
-        /// The checkpoint's generation.
-        generation: u64,
-        /// What is wrong with it.
-        detail: &'static str,
-    },
-    /// A chunk holds what does not belong there.
-    #[error(
-        "checkpoint {generation}, chunk {index}: its content is not in the order and range of its keys"
-    )]
-    Order {
-        /// The checkpoint's generation.
-        generation: u64,
-        /// The chunk.
-        index: u32,
-    },
-    /// Entries that a checkpoint contains already are missing from the log.
-    #[error("checkpoint {generation} contains log entry {}, but the log ends before entry {}", lsn.0, end.0)]
-    Behind {
-        /// The checkpoint's generation.
-        generation: u64,
-        /// The newest entry that it contains.
-        lsn: Lsn,
-        /// The first entry that is not there.
-        end: Lsn,
-    },
-    /// An entry that was durable is missing.
-    #[error("log entry {} at byte {offset} is missing or bad, but entry {} says that it was durable", lsn.0, later.0)]
-    Entry {
-        /// The missing entry.
-        lsn: Lsn,
-        /// Where it should be, in bytes from the start of the first metadata member.
-        offset: u64,
-        /// The entry that knows of it.
-        later: Lsn,
-    },
-    /// The log belongs to a later life than any checkpoint that is left.
-    #[error("log entry {} was written after checkpoint {generation} had been replaced; the newer checkpoints are damaged", lsn.0)]
-    OldCheckpoint {
-        /// The newest intact checkpoint's generation.
-        generation: u64,
-        /// The entry.
-        lsn: Lsn,
-    },
-    /// An operation in an intact entry or chunk is malformed.
-    #[error("an operation up to LSN {} is malformed: {malformed}", lsn.0)]
-    Operation {
-        /// The LSN of the entry or chunk.
-        lsn: Lsn,
-        /// What is wrong with it.
-        malformed: Malformed,
-    },
-    /// The operations contradict each other.
-    #[error(transparent)]
-    Inconsistent(#[from] Inconsistent),
-    /// A cluster has two owners or lies nowhere.
-    #[error("cluster {} of layer {} has another owner or lies on no member", cluster.0, layer.0)]
-    Cluster {
-        /// The cluster.
-        cluster: ClusterNo,
-        /// A layer that owns it.
-        layer: LayerId,
-    },
-    /// Something names a layer that is not there.
-    #[error("{what} {id} names layer {}, which does not exist", layer.0)]
-    NoLayer {
-        /// What names it.
-        what: &'static str,
-        /// The id of what names it.
-        id: u64,
-        /// The layer.
-        layer: LayerId,
-    },
-    /// A volume's tip is shared, or a snapshot has no volume.
-    #[error("{what} {id} is not connected as it should be")]
-    Links {
-        /// What it is.
-        what: &'static str,
-        /// Its id.
-        id: u64,
-    },
-    /// A number is beyond what the format allows, or cannot be counted on.
-    #[error("{what} is {value}, and {most} is the most")]
-    Beyond {
-        /// What it counts.
-        what: &'static str,
-        /// Its value.
-        value: u64,
-        /// The highest that is allowed.
-        most: u64,
-    },
-    /// A segment owns what it may not.
-    #[error("the segment of member {} from cluster {} on, at byte {offset}, {detail}", member.0, first.0)]
-    Segment {
-        /// The member.
-        member: MemberIndex,
-        /// The first cluster of the segment.
-        first: ClusterNo,
-        /// Where it lies on the member, in bytes.
-        offset: u64,
-        /// What is wrong with it.
-        detail: &'static str,
-    },
-    /// Something lies on a member that the pool has not.
-    #[error("{what} {id} names member {}, which the pool does not have", member.0)]
-    NoMember {
-        /// What names it.
-        what: &'static str,
-        /// The id of what names it.
-        id: u64,
-        /// The member.
-        member: MemberIndex,
-    },
-    /// Two volumes or snapshots share what only one may have.
-    #[error("objects {} and {} are both called {shared}", one.0, other.0)]
-    Twins {
-        /// One object.
-        one: ObjectId,
-        /// The other object.
-        other: ObjectId,
-        /// What they share: a name or a UUID.
-        shared: String,
-    },
-    /// An object cannot be logged or checkpointed again.
-    #[error("{what} {id} takes {bytes} bytes, and {most} are possible")]
-    TooLong {
-        /// What it is.
-        what: &'static str,
-        /// Its id.
-        id: u64,
-        /// What it takes.
-        bytes: usize,
-        /// What there is room for.
-        most: usize,
-    },
-    /// A member could not be read.
-    #[error(transparent)]
-    Medium(#[from] MediumError),
-}
 
 /// What has to be proved on members that are missing: the member of each fragment, and the proofs
 /// in the order of the Maps.
@@ -246,8 +77,21 @@ pub(crate) struct Replayed {
     pub(crate) to_prove: ToProve,
 }
 
-/// Reads everything and comes to a state.
+/// What is told of each damage beyond which there is more to be seen. With an error reading ends.
+pub(crate) type Tell<'a> = &'a mut dyn FnMut(Damage) -> Result<(), Damage>;
+
+/// Reads everything and comes to a state, or to the first damage.
 pub(crate) fn replay(medium: &mut dyn Medium, places: &Places<'_>) -> Result<Replayed, Damage> {
+    replay_telling(medium, places, &mut Err)
+}
+
+/// As [`replay`], but goes on behind damage as far as that makes sense, if `tell` lets it. The state
+/// that comes of it is good for looking on only.
+pub(crate) fn replay_telling(
+    medium: &mut dyn Medium,
+    places: &Places<'_>,
+    tell: Tell<'_>,
+) -> Result<Replayed, Damage> {
     let (slot, header) = newest_slot(medium, places)?;
     acceptance::check_slot(slot, &header, places.slots)?;
     let mut replay = Replay {
@@ -262,10 +106,12 @@ pub(crate) fn replay(medium: &mut dyn Medium, places: &Places<'_>) -> Result<Rep
     replay.state.next_layer = header.next_layer.0;
     replay.state.next_object = header.next_object.0;
     load_chunks(medium, places, slot, &header, &mut replay)?;
-    let (entries, end) = read_log(medium, places, &header)?;
-    if let Some(&(_, lsn)) = replay.covered.iter().find(|&&(_, lsn)| lsn >= end.lsn) {
+    let ReadLog { entries, end, missing } = read_log(medium, places, &header)?;
+    if let Some(missing) = missing {
+        tell(missing)?;
+    } else if let Some(&(_, lsn)) = replay.covered.iter().find(|&&(_, lsn)| lsn >= end.lsn) {
         // The header was written when all of them were on stable media.
-        return Err(Damage::Behind { generation: header.generation, lsn, end: end.lsn });
+        tell(Damage::Behind { generation: header.generation, lsn, end: end.lsn })?;
     }
     let settled = settled(&entries, places.cluster_size)?;
     for (lsn, payload) in &entries {
@@ -275,12 +121,14 @@ pub(crate) fn replay(medium: &mut dyn Medium, places: &Places<'_>) -> Result<Rep
             replay.check_bounds()?;
         }
     }
-    replay.check_links()?;
-    acceptance::check_objects(&replay.state, places.table.len())?;
+    replay.check_links(tell)?;
+    acceptance::check_objects(&replay.state, places.table.len()).or_else(&mut *tell)?;
+    // Without sound segments nothing can be said of clusters.
     acceptance::check_segments(&replay.state, places.table, places.layout)?;
-    acceptance::check_lengths(&replay.state, payload_max(&Ring::new(places.log)))?;
-    let Proved { taken_back, proved, to_prove } = replay.prove(medium, places)?;
-    let alloc = replay.allocate(places)?;
+    acceptance::check_lengths(&replay.state, payload_max(&Ring::new(places.log)))
+        .or_else(&mut *tell)?;
+    let Proved { taken_back, proved, to_prove } = replay.prove(medium, places, tell)?;
+    let alloc = replay.allocate(places, tell)?;
     Ok(Replayed {
         state: replay.state,
         alloc,
@@ -300,36 +148,6 @@ struct Proved {
     taken_back: u64,
     proved: Vec<(MemberIndex, u64)>,
     to_prove: ToProve,
-}
-
-/// The newest slot header that verifies anywhere.
-fn newest_slot(
-    medium: &mut dyn Medium,
-    places: &Places<'_>,
-) -> Result<(usize, SlotHeader), Damage> {
-    let mut newest: Option<(usize, SlotHeader)> = None;
-    for slot in 0..2 {
-        let (offset, _) = Ring::new(places.slots[slot]).locate(0);
-        let mut found = false;
-        let mut unread = None;
-        for &copy in &places.copies {
-            let mut bytes = vec![0; SLOT_HEADER];
-            if let Err(error) = medium.read(copy, offset, &mut bytes) {
-                unread = Some(error);
-                continue;
-            }
-            let Ok(header) = decode_slot(places.seed, &bytes) else { continue };
-            found = true;
-            if newest.as_ref().is_none_or(|(_, other)| header.generation > other.generation) {
-                newest = Some((slot, header));
-            }
-        }
-        // What cannot be read may be the newest header: it is not the same as not being there.
-        if let (false, Some(error)) = (found, unread) {
-            return Err(error.into());
-        }
-    }
-    newest.ok_or(Damage::NoCheckpoint)
 }
 
 fn load_chunks(
@@ -383,79 +201,6 @@ fn load_chunks(
         return Err(Damage::Mixed { generation });
     }
     Ok(())
-}
-
-/// Where a structure may begin that follows one ending at `position`: there, or at the start
-/// of the next extent.
-pub(crate) fn candidates(ring: &Ring, position: u64) -> Vec<u64> {
-    let (_, left) = ring.locate(position);
-    if left == ring.length() { vec![position] } else { vec![position, position + left] }
-}
-
-/// A chunk that is intact on some copy.
-pub(crate) struct FoundChunk {
-    /// Where in the slot it begins.
-    pub(crate) place: u64,
-    pub(crate) header: checkpoint::ChunkHeader,
-    pub(crate) checksum: u64,
-    /// All of it.
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// Chunk `index` of a checkpoint, which follows a structure that ends at `position`, from
-/// whichever copy has it.
-///
-/// # Errors
-///
-/// [`Damage::Chunk`] when none has.
-pub(crate) fn find_chunk(
-    medium: &mut dyn Medium,
-    places: &Places<'_>,
-    ring: &Ring,
-    generation: u64,
-    index: u32,
-    position: u64,
-) -> Result<FoundChunk, Damage> {
-    let mut wrong = None;
-    for place in candidates(ring, position) {
-        for &copy in &places.copies {
-            match read_chunk(medium, places.seed, copy, ring, place) {
-                Ok(chunk)
-                    if chunk.header.generation == generation && chunk.header.index == index =>
-                {
-                    return Ok(chunk);
-                }
-                Ok(_) => {}
-                Err(malformed) => wrong = Some(malformed),
-            }
-        }
-    }
-    let other = || checkpoint::chunk_error("header", "is that of another chunk");
-    Err(Damage::Chunk { generation, index, position, malformed: wrong.unwrap_or_else(other) })
-}
-
-fn read_chunk(
-    medium: &mut dyn Medium,
-    seed: Seed,
-    copy: usize,
-    ring: &Ring,
-    place: u64,
-) -> Result<FoundChunk, Malformed> {
-    let (offset, left) = ring.locate(place);
-    let mut bytes = vec![0; BLOCK_LEN];
-    if medium.read(copy, offset, &mut bytes).is_ok()
-        && let Some(header) = read_chunk_header(&bytes)
-    {
-        let length = u64::from(header.blocks) * BLOCK;
-        if length <= left.min(CHUNK_MAX as u64) {
-            let mut whole = vec![0; usize::try_from(length).expect("at most 64 KiB")];
-            if medium.read(copy, offset, &mut whole).is_ok() {
-                bytes = whole;
-            }
-        }
-    }
-    let (header, checksum, _) = checkpoint::verify_chunk(seed, &bytes)?;
-    Ok(FoundChunk { place, header, checksum, bytes })
 }
 
 fn to_usize(bytes: u32) -> usize {
@@ -683,7 +428,12 @@ impl Replay {
 
     /// Reads the blocks that have to be proved and takes back those that cannot. What lies on a
     /// missing member stays to be proved.
-    fn prove(&mut self, medium: &mut dyn Medium, places: &Places<'_>) -> Result<Proved, Damage> {
+    fn prove(
+        &mut self,
+        medium: &mut dyn Medium,
+        places: &Places<'_>,
+        tell: Tell<'_>,
+    ) -> Result<Proved, Damage> {
         let mut blocks: Vec<((ClusterNo, u16), Unproved)> =
             core::mem::take(&mut self.proofs).into_iter().collect();
         blocks.sort_unstable_by_key(|&(place, _)| place);
@@ -692,7 +442,8 @@ impl Replay {
         for ((cluster, block), unproved) in blocks {
             let Unproved { layer, at, proofs, lost } = unproved;
             let Some((member, offset)) = self.state.locate(cluster, block) else {
-                return Err(Damage::Cluster { cluster, layer });
+                tell(Damage::Cluster { cluster, layer })?;
+                continue;
             };
             let Some(&slot) = places.members.get(&member) else {
                 let kept = &mut found.to_prove.entry((layer, at)).or_insert((member, Vec::new())).1;
@@ -725,41 +476,41 @@ impl Replay {
     }
 
     /// Every layer that is named exists, and the layers form trees.
-    fn check_links(&self) -> Result<(), Damage> {
+    fn check_links(&self, tell: Tell<'_>) -> Result<(), Damage> {
         let state = &self.state;
         for (&id, layer) in &state.layers {
             if !self.known.contains(&id) {
-                return Err(Inconsistent::NoLayer(id).into());
+                tell(Inconsistent::NoLayer(id).into())?;
             }
             // Parents are older than their children, so there is no cycle.
             if let Some(parent) = layer.parent {
-                acceptance::check_parent(state, id, parent)?;
+                acceptance::check_parent(state, id, parent).or_else(&mut *tell)?;
             }
         }
         for (id, volume) in &state.volumes {
             let Some(tip) = volume.tip else { continue };
             if !state.layers.contains_key(&tip) {
-                return Err(Damage::NoLayer { what: "volume", id: id.0, layer: tip });
+                tell(Damage::NoLayer { what: "volume", id: id.0, layer: tip })?;
             }
             let links = state.tree.links(tip);
             if links.names != 1 || links.children != 0 {
-                return Err(Damage::Links { what: "the tip of volume", id: id.0 });
+                tell(Damage::Links { what: "the tip of volume", id: id.0 })?;
             }
         }
         for (&ObjectId(id), snapshot) in &state.snapshots {
             let layer = snapshot.layer;
             if !state.layers.contains_key(&layer) {
-                return Err(Damage::NoLayer { what: "snapshot", id, layer });
+                tell(Damage::NoLayer { what: "snapshot", id, layer })?;
             }
             if !state.volumes.contains_key(&snapshot.volume) {
-                return Err(Damage::Links { what: "snapshot", id });
+                tell(Damage::Links { what: "snapshot", id })?;
             }
         }
         Ok(())
     }
 
     /// Finds the free space, and that every cluster has one owner.
-    fn allocate(&self, places: &Places<'_>) -> Result<Allocator, Damage> {
+    fn allocate(&self, places: &Places<'_>, tell: Tell<'_>) -> Result<Allocator, Damage> {
         let mut alloc = Allocator::new();
         for (&member, segments) in &self.state.members {
             for &segment in segments {
@@ -770,7 +521,7 @@ impl Replay {
             for (_, Fragment { cluster, .. }) in content.map.iter() {
                 let Some(cluster) = cluster else { continue };
                 if !alloc.claim(cluster) {
-                    return Err(Damage::Cluster { cluster, layer });
+                    tell(Damage::Cluster { cluster, layer })?;
                 }
             }
         }

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     acceptance::check_most,
+    chunks::candidates,
+    damage::Damage,
     format::{
         checkpoint::SlotHeader,
         checksum::Seed,
@@ -20,7 +22,7 @@ use crate::{
     geometry::{BLOCK, Lsn},
     log::{LogStart, Ring},
     medium::{Medium, MediumError},
-    replay::{Damage, Places, candidates},
+    replay::Places,
 };
 
 /// Bytes that are read at once.
@@ -89,12 +91,32 @@ impl<'a> Scan<'a> {
 
 type ReadEntry = (EntryHeader, u64, Vec<u8>);
 
+/// What the log holds.
+pub(crate) struct ReadLog {
+    pub(crate) entries: Entries,
+    /// Where it goes on.
+    pub(crate) end: LogStart,
+    /// The entry that should be there, because it was durable.
+    pub(crate) missing: Option<Damage>,
+}
+
 /// Reads the log from the checkpoint's start to its tail.
 pub(crate) fn read_log(
     medium: &mut dyn Medium,
     places: &Places<'_>,
     slot: &SlotHeader,
-) -> Result<(Entries, LogStart), Damage> {
+) -> Result<ReadLog, Damage> {
+    read_log_telling(medium, places, slot, &mut |_, _, _| {})
+}
+
+/// As [`read_log`], and tells of each entry that a copy does not have which another one has: its
+/// LSN, where it should be in bytes on the member, and the slot of that member.
+pub(crate) fn read_log_telling(
+    medium: &mut dyn Medium,
+    places: &Places<'_>,
+    slot: &SlotHeader,
+    lacking: &mut dyn FnMut(Lsn, u64, usize),
+) -> Result<ReadLog, Damage> {
     let ring = Ring::new(places.log);
     let mut scan = Scan::new(medium, places.seed, &ring);
     let mut end = LogStart { lsn: slot.start, position: slot.position, previous: slot.previous };
@@ -131,16 +153,22 @@ pub(crate) fn read_log(
             return Err(Damage::OldCheckpoint { generation, lsn: header.lsn });
         }
         entries.push((header.lsn, payload));
+        for &copy in &places.copies {
+            let own = scan.entry(copy, place);
+            if !matches!(own, Ok(Some((ref own, ..))) if expected(own)) {
+                lacking(header.lsn, ring.locate(place).0, copy);
+            }
+        }
         let position = place + u64::from(header.blocks) * BLOCK;
         check_most("the length of the log", position - slot.position, ring.length())?;
         end = LogStart { lsn: Lsn(header.lsn.0 + 1), position, previous: checksum };
     }
-    refuse_damage(&mut scan, places, &end)?;
-    Ok((entries, end))
+    let missing = find_damage(&mut scan, places, &end);
+    Ok(ReadLog { entries, end, missing })
 }
 
-/// The entry at `end` is nowhere. Refuses the pool if another one says that it was durable.
-fn refuse_damage(scan: &mut Scan<'_>, places: &Places<'_>, end: &LogStart) -> Result<(), Damage> {
+/// The entry at `end` is nowhere. That is damage if another one says that it was durable.
+fn find_damage(scan: &mut Scan<'_>, places: &Places<'_>, end: &LogStart) -> Option<Damage> {
     let mut at = 0;
     while at < scan.ring.length() {
         for &copy in &places.copies {
@@ -149,12 +177,12 @@ fn refuse_damage(scan: &mut Scan<'_>, places: &Places<'_>, end: &LogStart) -> Re
                 && header.durable >= end.lsn
             {
                 let (offset, _) = scan.ring.locate(end.position);
-                return Err(Damage::Entry { lsn: end.lsn, offset, later: header.lsn });
+                return Some(Damage::Entry { lsn: end.lsn, offset, later: header.lsn });
             }
         }
         at += BLOCK;
     }
-    Ok(())
+    None
 }
 
 /// Pieces fit in memory.

@@ -28,9 +28,9 @@ const SLOT_FIXED_BYTES: u64 = 128 << 10;
 /// The capacity of a pool, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capacity {
-    /// All clusters of all members.
+    /// All clusters of all members, also of those that are not there.
     pub physical: ByteCount,
-    /// Clusters that hold data of volumes and snapshots.
+    /// Clusters that hold data of volumes and snapshots, also on members that are not there.
     pub allocated: ByteCount,
     /// Of these, clusters that more than one volume or snapshot can read.
     pub shared: ByteCount,
@@ -38,8 +38,11 @@ pub struct Capacity {
     pub reserved: ByteCount,
     /// Clusters that have been given back and are free after the next flush.
     pub returning: ByteCount,
-    /// Clusters that can be taken now, reserved ones included.
+    /// Clusters that can be taken now, reserved ones included; of members that are there.
     pub free: ByteCount,
+    /// Clusters that hold nothing, of members that are not there: nobody can take them. With them the
+    /// allocated, the returning and the free ones are all.
+    pub unreachable: ByteCount,
 }
 
 impl Store {
@@ -47,7 +50,7 @@ impl Store {
     pub fn capacity(&self) -> Capacity {
         let cluster = u64::from(self.state.cluster_size.bytes());
         let bytes = |clusters: u64| ByteCount(clusters.saturating_mul(cluster));
-        let allocated = self.alloc.capacity() - self.alloc.free() - self.alloc.quarantined();
+        let allocated = self.alloc.taken();
         let shared = self
             .state
             .layers
@@ -65,6 +68,9 @@ impl Store {
             reserved: bytes(self.reserved()),
             returning: bytes(self.alloc.quarantined()),
             free: bytes(self.alloc.free()),
+            unreachable: bytes(
+                self.alloc.capacity() - allocated - self.alloc.quarantined() - self.alloc.free(),
+            ),
         }
     }
 

@@ -56,7 +56,7 @@ const WALK_MAX: usize = 2;
 const VIEWS_ASKED_MAX: usize = 8;
 
 /// What a layer takes in a checkpoint beside its fragments, in bytes.
-const LAYER_BYTES: usize = 2 * 16;
+pub(crate) const LAYER_BYTES: usize = 2 * 16;
 
 /// What a volume wrote between two snapshots.
 pub(crate) struct Layer {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fathom_block::{Error, Operation, RequestId};
 use fathom_lvs::{
-    Failed, Fill, NewSnapshot, OpenOptions, Ticket,
+    Failed, Fill, NewSnapshot, OpenOptions, Severity, Ticket,
     format::op::VolumeRecord,
     geometry::{MemberIndex, ObjectId},
 };
@@ -261,7 +261,14 @@ pub fn damage(seed: u64, trials: u32) -> Result<u32, String> {
             let length = (1 + random.below(8192)).min(end - at);
             disk.corrupt(at..at + length, random);
         }
-        match Rig::open(disks, OpenOptions::default()) {
+        let report = fathom_lvs::verify(&mut disks, OpenOptions::default());
+        let damaged = report.severity() == Some(Severity::Damage);
+        let opening = Rig::open(disks, OpenOptions::default());
+        if opening.is_err() != damaged {
+            let opened = opening.map_or_else(|failed| failed.0.to_string(), |_| "it opens".into());
+            return Err(format!("{opened}, and checking found {report:?}"));
+        }
+        match opening {
             Ok(mut rig) => {
                 let observed = observe(&mut rig, &mut history.random);
                 history

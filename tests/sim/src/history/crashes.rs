@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fathom_block::{Error, Operation};
-use fathom_lvs::{Fill, IoKind, MemberIo, OpenOptions, Reclaiming};
+use fathom_lvs::{Fill, IoKind, MemberIo, OpenOptions, Reclaiming, Severity};
 use fathom_test_support::{
     disk::{Cut, SimulatedDisk},
     random::Random,
@@ -31,6 +31,7 @@ impl History {
         let all = disks.clone();
         self.leave_unlabelled(&mut disks);
         self.check_alone(&disks, crash)?;
+        self.check_offline(&mut disks)?;
         let mut rig = loop {
             if self.random.chance(1, 3) {
                 let victim = self.random.below(disks.0.len() as u64);
@@ -87,7 +88,20 @@ impl History {
         self.call = None;
         self.reclaimed = (0, self.rig.reclaimed);
         self.check_reclaimed()?;
+        self.check_audit()?;
         self.resume_newcomer(&all)
+    }
+
+    /// Whatever a crash leaves, checking finds no damage in it. It takes its time, so not always.
+    fn check_offline(&self, disks: &mut Disks) -> Result<(), String> {
+        if !self.summary.crashes.is_multiple_of(8) {
+            return Ok(());
+        }
+        let report = fathom_lvs::verify(disks, self.options);
+        if report.severity() == Some(Severity::Damage) {
+            return Err(format!("after a crash checking found {report:?}"));
+        }
+        Ok(())
     }
 
     /// Goes on, for a while at most, until one metadata member has the header of a checkpoint and
@@ -155,6 +169,7 @@ impl History {
         let observed = observe(&mut self.rig, &mut random);
         self.model.check(&observed, Crash::Daemon)?;
         self.check_allocation()?;
+        self.check_audit()?;
         self.check_reclaimed()?;
         while self.count(false) > 0 {
             let ends = self.rig.reclaimed;
@@ -169,6 +184,12 @@ impl History {
             0 => Ok(()),
             left => Err(format!("{left} bytes are allocated in an empty pool")),
         }
+    }
+
+    /// The store rests: what it keeps for quick answers is what follows from the rest.
+    fn check_audit(&self) -> Result<(), String> {
+        let wrong = self.rig.store.audit();
+        if wrong.is_empty() { Ok(()) } else { Err(format!("accounting is wrong: {wrong:?}")) }
     }
 
     /// Without snapshots, a cluster is allocated just where a volume holds data.

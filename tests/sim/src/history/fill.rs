@@ -29,7 +29,8 @@ impl History {
         let percent = |mark: u16| capacity.physical.0 * u64::from(mark);
         let record = store.pool();
         let (low, high) = (record.watermark_low_percent, record.watermark_high_percent);
-        let used = capacity.allocated.0 * 100;
+        // What nobody can take counts as used.
+        let used = (capacity.allocated.0 + capacity.unreachable.0) * 100;
         let high_enough = high > 0 && used >= percent(high);
         let low_enough = high == 0 || used < percent(if low == 0 { high } else { low.min(high) });
         let above = told.above_high_watermark;
