@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - [`devices`]: what stands on devices, and which of them make a pool.
+//! - [`check`]: what is wrong with a pool that nobody uses.
 //! - [`members`]: the disks, files or memory that make the pool, until it is open.
 //! - [`message`]: what a pool is asked and answers, from actors of any loop.
 //! - [`pool`]: the actor.
@@ -17,6 +18,7 @@
 //! The open files that the lock is on are those from which the pool is opened and those that
 //! carry its I/O, so nobody can come between.
 
+pub mod check;
 pub mod devices;
 pub mod members;
 pub mod message;

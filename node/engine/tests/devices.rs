@@ -8,6 +8,7 @@ use std::{
 };
 
 use fathom_engine::native::{
+    check::check,
     devices::{Finding, ImportError, Wanted, block_devices, inspect, survey},
     handle::PoolHandle,
     members::{Member, Members, Opened, PoolError, destroy},
@@ -15,6 +16,7 @@ use fathom_engine::native::{
 };
 use fathom_lvs::{
     Content, CreateError, DestroyError, DestroyOptions, NewMember, NewPool, OpenError, OpenOptions,
+    Severity,
     format::op::PoolRecord,
     geometry::{ClusterSize, MemberIndex},
 };
@@ -233,4 +235,56 @@ fn the_block_devices_of_this_machine_are_paths_that_exist() {
     for path in block_devices().expect("the kernel's list") {
         assert!(path.exists(), "{}", path.display());
     }
+}
+
+#[test]
+fn checking_a_pool_reads_only_and_names_the_device_and_the_byte() {
+    let folder = folder("check");
+    let paths = pool(&folder, "tank", 1, &["a", "b"]);
+    let named = Wanted::Named("tank".to_owned());
+    let content = |paths: &[PathBuf]| -> Vec<Vec<u8>> {
+        paths.iter().map(|path| fs::read(path).expect("readable")).collect()
+    };
+    let before = content(&paths);
+    let sound = check(&paths, &named, WHOLE, LONG).expect("nobody uses it");
+    assert_eq!((sound.report.severity(), sound.lines()), (None, Vec::new()));
+    assert_eq!(sound.report.checked.as_ref().map(|checked| checked.name.as_str()), Some("tank"));
+    assert!(content(&paths) == before, "nothing is written");
+    // Not even where it could not be.
+    for path in &paths {
+        let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o400);
+        fs::set_permissions(path, read_only).expect("it is ours");
+    }
+    check(&paths, &named, WHOLE, LONG).expect("reading is enough");
+    for path in &paths {
+        let writable = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(path, writable).expect("it is ours");
+    }
+    let file = fs::File::options().write(true).open(&paths[1]).expect("it exists");
+    file.write_all_at(b"x", MIB / 2 + 100).expect("it can be written");
+    let damaged = check(&paths, &named, WHOLE, LONG).expect("nobody uses it");
+    assert_eq!(damaged.report.severity(), Some(Severity::Warning));
+    let line = &damaged.lines()[0];
+    let place = format!("warning: {}: byte {}: label copy 1", paths[1].display(), MIB / 2);
+    assert!(line.starts_with(&place), "{line}");
+    let (report, others) = {
+        let blank = folder.join("blank");
+        drop(self::file(&blank));
+        let one = check(&[paths[0].clone(), blank, folder.clone()], &named, WHOLE, LONG);
+        let one = one.expect("a member is enough to look at");
+        (one.report, one.others)
+    };
+    assert_eq!(report.severity(), Some(Severity::Damage));
+    assert!(report.findings[0].detail.contains("member 1"), "{report:?}");
+    assert_eq!(others.len(), 1, "the folder: {others:?}");
+    let held = members(&paths[1..]);
+    let used = check(&paths, &named, WHOLE, Duration::ZERO).expect_err("somebody writes it");
+    assert!(matches!(used, ImportError::Device(DeviceError::InUse { .. })), "{used}");
+    drop(held);
+    let reading = Members::open_for_reading(&paths, LONG).expect("nobody writes it");
+    check(&paths, &named, WHOLE, Duration::ZERO).expect("others may read it");
+    let used = Opened::import(&paths, &Wanted::Only, WHOLE, Duration::ZERO).map(drop);
+    let used = used.expect_err("somebody reads it");
+    assert!(matches!(used, ImportError::Device(DeviceError::InUse { .. })), "{used}");
+    drop(reading);
 }

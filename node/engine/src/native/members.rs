@@ -140,9 +140,27 @@ impl Members {
     ///
     /// The first that cannot be used, and why. Those before it are unlocked again.
     pub fn open(paths: &[PathBuf], wait: Duration) -> Result<Self, DeviceError> {
+        Self::open_each(paths, wait, DeviceFile::open)
+    }
+
+    /// As [`Members::open`], for reading only: others may read them meanwhile, and nobody write.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot be used, and why. Those before it are unlocked again.
+    pub fn open_for_reading(paths: &[PathBuf], wait: Duration) -> Result<Self, DeviceError> {
+        Self::open_each(paths, wait, DeviceFile::open_for_reading)
+    }
+
+    fn open_each(
+        paths: &[PathBuf],
+        wait: Duration,
+        open: impl Fn(&Path, Duration) -> Result<DeviceFile, DeviceError>,
+    ) -> Result<Self, DeviceError> {
         let began = Instant::now();
-        let open = |path: &PathBuf| Member::open(path, wait.saturating_sub(began.elapsed()));
-        Ok(Self(paths.iter().map(open).collect::<Result<_, _>>()?))
+        let open = |path: &PathBuf| open(path, wait.saturating_sub(began.elapsed()));
+        let members = paths.iter().map(|path| open(path).map(Member::from));
+        Ok(Self(members.collect::<Result<_, _>>()?))
     }
 
     fn failed(
