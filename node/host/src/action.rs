@@ -4,6 +4,7 @@
 
 use fathom_block::{self as block, Completion, Request, RequestId};
 use fathom_nvme::{
+    Status,
     log::{AnaState, DiscoveryEntry},
     tcp::TERMINATE_MAX,
 };
@@ -80,8 +81,9 @@ pub enum Action {
     /// Close a connection once what was to be sent is sent. Nothing more is to be said of it.
     Close(ConnectionId),
     /// A request is completed: its bytes belong to the submitter again, once what the driver was
-    /// told before to send of them is sent or given up.
-    Complete(Completion),
+    /// told before to send of them is sent or given up. The status is the one with which the
+    /// controller has failed it, if it did.
+    Complete(Completion, Option<Status>),
     /// Something worth knowing.
     Event(Event),
 }

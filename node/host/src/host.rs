@@ -250,6 +250,21 @@ impl Host {
         }
     }
 
+    /// Much waits to be sent on a connection: [`Action::Send`] names it no more until
+    /// [`Host::resume`], but to end it.
+    pub fn pause(&mut self, connection: ConnectionId) {
+        if let Some(Link::Up(queue)) = self.link(connection) {
+            queue.set_paused(true);
+        }
+    }
+
+    /// Little waits to be sent on a connection.
+    pub fn resume(&mut self, connection: ConnectionId) {
+        if let Some(Link::Up(queue)) = self.link(connection) {
+            queue.set_paused(false);
+        }
+    }
+
     /// Asks for a request to be done. Its bytes stay where they are until it is completed.
     ///
     /// # Errors
@@ -398,6 +413,9 @@ impl Host {
         for step in 0..count {
             let number = (self.next_poll + step) % count;
             let Link::Up(queue) = &mut self.links[number] else { continue };
+            if queue.is_paused() {
+                continue;
+            }
             let Some(outgoing) = queue.next() else { continue };
             let digest = queue.has_data_digest();
             self.next_poll = number;

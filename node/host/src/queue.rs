@@ -139,6 +139,8 @@ pub(crate) struct Queue<T> {
     /// A completion that SUCCESS of the data before has given.
     success: Option<Cid>,
     terminate: Option<([u8; TERMINATE_MAX], usize)>,
+    /// The driver has much to send.
+    is_paused: bool,
 }
 
 impl<T: Copy> Queue<T> {
@@ -168,6 +170,7 @@ impl<T: Copy> Queue<T> {
             items: VecDeque::new(),
             success: None,
             terminate: None,
+            is_paused: false,
         }
     }
 
@@ -236,6 +239,15 @@ impl<T: Copy> Queue<T> {
     }
 
     // Sending.
+
+    /// Whether the driver has much to send, and does not want more.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    pub(crate) fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+    }
 
     /// What is to be sent next, if anything is.
     pub(crate) fn next(&mut self) -> Option<Outgoing<T>> {

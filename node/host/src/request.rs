@@ -79,7 +79,8 @@ pub(crate) struct Pending {
     retries: u8,
     /// A command failed in a way that will pass.
     again: bool,
-    error: Option<Error>,
+    /// The first status with which a command failed for good.
+    failed: Option<Status>,
 }
 
 impl Pending {
@@ -92,7 +93,7 @@ impl Pending {
             is_begun: false,
             retries: 0,
             again: false,
-            error: None,
+            failed: None,
         }
     }
 
@@ -136,7 +137,7 @@ impl Pending {
             Work::Block(Operation::Flush) => 1,
             _ => self.request.blocks.0,
         };
-        self.issued >= blocks || self.error.is_some() || self.again
+        self.issued >= blocks || self.failed.is_some() || self.again
     }
 
     /// How many commands the next piece takes.
@@ -225,11 +226,8 @@ impl Pending {
         if self.under_way > 0 || !self.is_issued() {
             return None;
         }
-        if let Some(error) = self.error {
-            return Some(Outcome::Completed(Err(error)));
-        }
-        if !self.again {
-            return Some(Outcome::Completed(Ok(())));
+        if self.failed.is_some() || !self.again {
+            return Some(Outcome::Completed(self.failed));
         }
         self.again = false;
         self.retries += 1;
@@ -243,10 +241,10 @@ impl Pending {
             return;
         }
         let passes = is_passing(status) && self.retries < RETRIES_MAX;
-        if passes && part != Part::FusedWrite && self.error.is_none() {
+        if passes && part != Part::FusedWrite && self.failed.is_none() {
             self.again = true;
         } else {
-            self.error.get_or_insert(error_of(status));
+            self.failed.get_or_insert(status);
         }
     }
 
@@ -255,14 +253,15 @@ impl Pending {
         self.under_way = 0;
         self.issued = 0;
         self.again = false;
-        self.error = None;
+        self.failed = None;
     }
 }
 
 /// What became of a request whose commands have all ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
-    Completed(Result<(), Error>),
+    /// It is done, or has failed with this status.
+    Completed(Option<Status>),
     /// It is to be begun anew.
     Again,
 }

@@ -11,7 +11,7 @@ use std::{collections::HashMap, time::Duration};
 
 use fathom_block::{Completion, Operation, Request, RequestId};
 use fathom_nvme::{
-    Nqn,
+    Nqn, Status,
     fabrics::HostId,
     tcp::{Alignment, Digests},
 };
@@ -45,6 +45,8 @@ struct Bench {
     now: Monotonic,
     memory: HashMap<RequestId, Vec<u8>>,
     completions: Vec<Completion>,
+    /// With which status the last request that has failed did.
+    failed: Option<Status>,
     events: Vec<Event>,
     opened: Vec<ConnectionId>,
     closed: Vec<ConnectionId>,
@@ -63,6 +65,7 @@ impl Bench {
             now,
             memory: HashMap::new(),
             completions: Vec::new(),
+            failed: None,
             events: Vec::new(),
             opened: Vec::new(),
             closed: Vec::new(),
@@ -137,7 +140,10 @@ impl Bench {
                 self.closed.push(connection);
                 self.peer.closed(connection);
             }
-            Action::Complete(completion) => self.completions.push(completion),
+            Action::Complete(completion, status) => {
+                self.completions.push(completion);
+                self.failed = status.or(self.failed);
+            }
             Action::Event(event) => self.events.push(event),
         }
     }

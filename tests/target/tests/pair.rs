@@ -128,7 +128,7 @@ impl Pair {
                     self.rig.close(wire);
                 }
             }
-            Action::Complete(completion) => self.completions.push(completion),
+            Action::Complete(completion, _) => self.completions.push(completion),
             Action::Event(event) => self.events.push(event),
         }
     }

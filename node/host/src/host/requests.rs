@@ -17,7 +17,7 @@ use crate::{
     action::{Action, Event, Refused, Why},
     config::REQUESTS_MAX,
     error::Error,
-    request::{Outcome, Pending, Piece, Span, Work},
+    request::{Outcome, Pending, Piece, Span, Work, error_of},
     setup::Namespace,
 };
 
@@ -110,7 +110,10 @@ impl Host {
     pub(super) fn piece_completed(&mut self, piece: Piece, status: Status) {
         match self.requests[piece.key].complete(piece.part, status) {
             None => {}
-            Some(Outcome::Completed(result)) => self.complete(piece.key, result),
+            Some(Outcome::Completed(status)) => {
+                let result = status.map_or(Ok(()), |status| Err(error_of(status)));
+                self.complete(piece.key, result, status);
+            }
             Some(Outcome::Again) => self.wait_again(piece.key),
         }
     }
@@ -125,7 +128,7 @@ impl Host {
         }
     }
 
-    pub(super) fn complete(&mut self, key: usize, result: Result<(), block::Error>) {
+    fn complete(&mut self, key: usize, result: Result<(), block::Error>, status: Option<Status>) {
         let pending = self.requests.remove(key);
         if let Some(place) = self.active.iter().position(|active| active.key == key) {
             self.active.swap_remove(place);
@@ -135,7 +138,7 @@ impl Host {
             self.waiting.pop_front();
         }
         let id = pending.request.id;
-        self.actions.push_back(Action::Complete(Completion { id, result }));
+        self.actions.push_back(Action::Complete(Completion { id, result }, status));
     }
 
     /// What is fenced goes on, in its order, up to the first that is not.
@@ -143,7 +146,7 @@ impl Host {
         while let Some(next) = self.unfenced.pop_front_if(|next| next.association.is_none()) {
             let pending = &self.requests[next.key];
             if self.state == State::Ended || (!pending.is_repeatable() && pending.is_under_way()) {
-                self.complete(next.key, Err(block::Error::NotReady));
+                self.complete(next.key, Err(block::Error::NotReady), None);
             } else {
                 self.waiting.push_back(next.key);
             }
@@ -209,10 +212,10 @@ impl Host {
         self.unfenced = unfenced;
         let behind: VecDeque<Unfenced> = behind;
         for key in std::mem::take(&mut self.waiting) {
-            self.complete(key, Err(block::Error::NotReady));
+            self.complete(key, Err(block::Error::NotReady), None);
         }
         for other in behind {
-            self.complete(other.key, Err(block::Error::NotReady));
+            self.complete(other.key, Err(block::Error::NotReady), None);
         }
         self.actions.push_back(Action::Event(Event::Ended(error)));
     }

@@ -209,6 +209,7 @@ fn each_status_has_its_error() {
         bench.submit(1, Operation::Read, 0, 1);
         bench.run();
         assert_eq!(bench.result(1), Some(Err(error)), "{status}");
+        assert_eq!(bench.failed, Some(status));
         assert!(bench.is_live());
     }
 }
@@ -229,6 +230,23 @@ fn what_passes_is_tried_again_a_few_times() {
         bench.run();
         assert_eq!(bench.result(1), Some(Err(BlockError::NotReady)));
     }
+}
+
+#[test]
+fn nothing_is_sent_on_a_connection_that_is_paused() {
+    let mut bench = bench(2, 8);
+    let [_, first, second] = bench.opened[..] else { panic!("{:?}", bench.opened) };
+    bench.host.pause(first);
+    for id in 0..4 {
+        bench.write(id, id, 1, 1);
+    }
+    bench.run();
+    let done = |bench: &Bench| (0..4).filter(|id| bench.result(*id).is_some()).count();
+    assert_eq!(done(&bench), 2, "those of the other connection");
+    bench.host.pause(second);
+    bench.host.resume(first);
+    bench.run();
+    assert_eq!(done(&bench), 4);
 }
 
 #[test]
