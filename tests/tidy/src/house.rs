@@ -38,12 +38,13 @@ pub const HOUSE: &[Room] = &[
     node("lvs",       "node/lvs",       Reach::Pure,    &["units", "block"]),
     node("replica",   "node/replica",   Reach::Pure,    &["units", "block"]),
     node("runtime",   "node/runtime",   Reach::Kernel,  &["units", "block"]),
-    node("engine",    "node/engine",    Reach::Effects, &["units", "block", "lvs", "target", "runtime"]),
+    node("engine",    "node/engine",    Reach::Effects, &["units", "nvme", "block", "target", "host", "lvs", "runtime"]),
+    node("bench",     "node/bench",     Reach::Effects, &["units", "nvme", "block", "host", "runtime", "engine"]),
     node("attach",    "node/attach",    Reach::Kernel,  &["units", "block", "runtime"]),
     node("api",       "node/api",       Reach::Effects, &["units"]),
     node("appliance", "node/appliance", Reach::Effects, &[
         "units", "nvme", "block", "target", "host", "lvs", "replica", "runtime", "engine",
-        "attach", "api",
+        "bench", "attach", "api",
     ]),
 ];
 
