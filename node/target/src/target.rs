@@ -29,6 +29,7 @@ mod discovery;
 mod events;
 mod identify;
 mod log_page;
+mod schedule;
 
 use core::net::IpAddr;
 use std::{
@@ -43,7 +44,10 @@ use fathom_nvme::{
 };
 use fathom_units::{Cid, Cntlid, Monotonic, Nsid, Qid};
 
-use self::controller::{Controller, Kind};
+use self::{
+    controller::{Controller, Kind},
+    schedule::Schedule,
+};
 use crate::{
     connection::{Admission, Answer, ConnectRequest, Limits, Slot, Traffic},
     export::{DeviceId, Namespace, Subsystem},
@@ -155,8 +159,6 @@ struct Association {
     controller: Controller,
     /// Connections that have not finished.
     queues: BTreeMap<ConnectionId, QueuePlace>,
-    /// When the host is taken for dead; none without keep alive.
-    expires: Option<Monotonic>,
     ending: bool,
 }
 
@@ -181,6 +183,9 @@ pub struct Target {
     subsystems: BTreeMap<Nqn, Served>,
     associations: BTreeMap<AssociationId, Association>,
     connections: BTreeMap<ConnectionId, AssociationId>,
+    /// When hosts are taken for dead. Not those without keep alive, nor those whose association is
+    /// ending.
+    expiries: Schedule<AssociationId>,
     waiting: VecDeque<Waiting>,
     revocations: BTreeMap<Ticket, BTreeSet<AssociationId>>,
     flushes: BTreeMap<Ticket, AssociationId>,
@@ -205,6 +210,7 @@ impl Target {
             subsystems: BTreeMap::new(),
             associations: BTreeMap::new(),
             connections: BTreeMap::new(),
+            expiries: Schedule::new(),
             waiting: VecDeque::new(),
             revocations: BTreeMap::new(),
             flushes: BTreeMap::new(),
@@ -343,22 +349,22 @@ impl Target {
         };
         namespace.blocks = blocks;
         served.namespaces = served.subsystem.namespaces.clone().into();
-        let associations = self.associations.iter_mut();
-        let of_subsystem = associations
-            .filter(|(_, association)| association.subsystem == Some(*nqn) && !association.ending);
-        for (_, association) in of_subsystem {
+        let actions = &mut self.actions;
+        let associations = self.associations.values_mut();
+        for association in associations.filter(|one| one.subsystem == Some(*nqn)) {
             association.controller.events.namespace_changed(nsid);
+            association.deliver_events(actions);
         }
-        self.deliver_events();
         true
     }
 
     fn discovery_changed(&mut self) {
         self.discovery_generation += 1;
+        let actions = &mut self.actions;
         for association in self.associations.values_mut().filter(|one| one.subsystem.is_none()) {
             association.controller.events.discovery_changed();
+            association.deliver_events(actions);
         }
-        self.deliver_events();
     }
 
     // Connections.
@@ -482,17 +488,16 @@ impl Target {
         let id = AssociationId(self.next_association);
         self.next_association += 1;
         let keep_alive_ms = request.command.keep_alive_ms;
-        let mut association = Association {
+        let association = Association {
             subsystem: subsystem_of(request),
             host: request.data.host,
             host_id: request.data.host_id,
             controller: Controller::new(controller, kind, keep_alive_ms),
             queues: BTreeMap::new(),
-            expires: None,
             ending: false,
         };
-        association.heard(now);
         self.associations.insert(id, association);
+        self.heard(id, now);
         id
     }
 
@@ -585,6 +590,7 @@ impl Target {
         place.ending = true;
         if place.qid.is_admin() {
             association.ending = true;
+            self.expiries.set(id, None);
             for (&other, place) in &mut association.queues {
                 if !core::mem::replace(&mut place.ending, true) {
                     self.actions.push_back(Action::Drain(other));
@@ -625,6 +631,7 @@ impl Target {
     fn end(&mut self, id: AssociationId) {
         let association = self.associations.get_mut(&id).expect("an association that is there");
         association.ending = true;
+        self.expiries.set(id, None);
         for (&connection, place) in &mut association.queues {
             if !core::mem::replace(&mut place.ending, true) {
                 self.actions.push_back(Action::End(connection));
@@ -635,6 +642,7 @@ impl Target {
     /// An association is fenced.
     fn forget(&mut self, id: AssociationId, now: Monotonic) {
         self.associations.remove(&id);
+        self.expiries.set(id, None);
         let mut done = Vec::new();
         for (&ticket, ended) in &mut self.revocations {
             if ended.remove(&id) && ended.is_empty() {
@@ -654,29 +662,29 @@ impl Target {
 
     /// When [`Target::pass`] has to be called, if nothing happens before.
     pub fn deadline(&self) -> Option<Monotonic> {
-        let live = self.associations.values().filter(|association| !association.ending);
-        let expiry = live.filter_map(|association| association.expires).min();
         let waiting = self.waiting.front().map(|waiting| waiting.since + FENCE_WAIT);
-        expiry.into_iter().chain(waiting).min()
+        self.expiries.next().into_iter().chain(waiting).min()
     }
 
     /// Ends what has expired by `now`.
     pub fn pass(&mut self, now: Monotonic) {
-        let expired: Vec<AssociationId> = self
-            .associations
-            .iter()
-            .filter(|(_, association)| {
-                !association.ending && association.expires.is_some_and(|at| at <= now)
-            })
-            .map(|(&id, _)| id)
-            .collect();
-        expired.into_iter().for_each(|id| self.end(id));
+        while let Some(id) = self.expiries.take_due(now) {
+            self.end(id);
+        }
         while let Some(waiting) = self.waiting.front()
             && waiting.since + FENCE_WAIT <= now
         {
             let busy = Status::CONNECT_CONTROLLER_BUSY.into();
             self.actions.push_back(Action::Refuse(waiting.connection, busy));
             self.waiting.pop_front();
+        }
+    }
+
+    /// The host of an association has shown at `now` that it lives.
+    fn heard(&mut self, id: AssociationId, now: Monotonic) {
+        let association = &self.associations[&id];
+        if !association.ending {
+            self.expiries.set(id, association.expiry(now));
         }
     }
 
@@ -687,8 +695,9 @@ impl Target {
 }
 
 impl Association {
-    /// The host has shown at `now` that it lives.
-    fn heard(&mut self, now: Monotonic) {
+    /// When the host is taken for dead if it shows at `now` that it lives, and not again; none without
+    /// keep alive.
+    fn expiry(&self, now: Monotonic) -> Option<Monotonic> {
         let timeout = match (self.controller.keep_alive_ms, &self.subsystem) {
             (0, Some(_)) => None,
             (0, None) => Some(DISCOVERY_ACTIVITY),
@@ -702,7 +711,19 @@ impl Association {
             true => Duration::from_millis(controller::READY_TIMEOUT_MS.into()),
             false => Duration::ZERO,
         };
-        self.expires = timeout.map(|timeout| now + timeout.max(least));
+        timeout.map(|timeout| now + timeout.max(least))
+    }
+
+    /// Answers requests for events as far as there are events. Only what concerns this association
+    /// can make one: something has happened, or its host has asked or read.
+    fn deliver_events(&mut self, actions: &mut VecDeque<Action>) {
+        let mut queues = self.queues.iter();
+        let admin = queues.find(|(_, place)| place.qid.is_admin()).map(|(&id, _)| id);
+        let Some(admin) = admin.filter(|_| !self.ending) else { return };
+        while let Some((slot, event)) = self.controller.events.next() {
+            let answer = Answer::result(event.encode().into());
+            actions.push_back(Action::Answer(admin, slot, answer));
+        }
     }
 }
 

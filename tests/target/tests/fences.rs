@@ -93,6 +93,50 @@ fn an_expired_keep_alive_ends_the_association_and_one_in_time_does_not() {
     assert_eq!(rig.target.deadline(), None);
 }
 
+/// Many hosts with different keep alive timeouts, against a list of when each of them expires.
+#[test]
+fn of_many_hosts_just_those_expire_that_were_silent_for_too_long() {
+    let mut random = Random::new(5);
+    let mut rig = Rig::new();
+    rig.target.unexport(&nqn(VOLUME));
+    let mut subsystem = fathom_test_target::rig::volume();
+    subsystem.controllers = 1..=1000;
+    rig.target.export(subsystem).expect("it is new");
+    let mut hosts: Vec<(Host, u64, u64)> = Vec::new();
+    for step in 0..600 {
+        match random.below(10) {
+            0 if hosts.len() < 60 => {
+                let timeout_ms = (1 + random.below(50)) * 100;
+                let mut admin = Host::open(&mut rig, Digests::default());
+                admin.host_id = HostId([u8::try_from(step % 251).expect("small"); 16]);
+                let keep_alive_ms = timeout_ms as u32;
+                let reply = admin.connect(&mut rig, VOLUME, Qid::ADMIN, keep_alive_ms);
+                assert_eq!(reply.status, Status::SUCCESS);
+                admin.enable(&mut rig);
+                let expires = rig.now.0 + timeout_ms * 1_000_000;
+                hosts.push((admin, timeout_ms, expires));
+            }
+            1..=5 if !hosts.is_empty() => {
+                let which = random.below(hosts.len() as u64) as usize;
+                let (admin, timeout_ms, expires) = &mut hosts[which];
+                admin.command(&mut rig, AdminCommand::KeepAlive.entry(), &[]);
+                *expires = rig.now.0 + *timeout_ms * 1_000_000;
+            }
+            _ => {
+                rig.pass(Duration::from_millis(random.below(400)));
+                hosts.retain(|(admin, _, expires)| {
+                    let lives = *expires > rig.now.0;
+                    assert_eq!(rig.stage(admin.id) == Stage::Live, lives, "step {step}");
+                    lives
+                });
+            }
+        }
+        let next = hosts.iter().map(|(_, _, expires)| *expires).min();
+        assert_eq!(rig.target.deadline().map(|at| at.0), next, "step {step}");
+    }
+    assert!(hosts.len() > 3, "some live: {}", hosts.len());
+}
+
 #[test]
 fn a_new_association_waits_for_the_fence_of_the_last_one() {
     let mut rig = Rig::new();

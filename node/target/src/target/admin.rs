@@ -45,13 +45,13 @@ impl Target {
     pub fn command(&mut self, connection: ConnectionId, request: &AdminRequest, now: Monotonic) {
         self.pass(now);
         let Some(&id) = self.connections.get(&connection) else { return };
-        let association = self.associations.get_mut(&id).expect("connections have one");
+        let association = &self.associations[&id];
         if association.ending {
             return;
         }
         if association.subsystem.is_none() {
             // Activity keeps a controller for discovery (Base 3.1.3.3).
-            association.heard(now);
+            self.heard(id, now);
         }
         match self.carry_out(id, request, now) {
             Ok(Some(answer)) => {
@@ -64,7 +64,8 @@ impl Target {
                 self.actions.push_back(Action::Answer(connection, request.slot, answer));
             }
         }
-        self.deliver_events();
+        let association = self.associations.get_mut(&id).expect("connections have one");
+        association.deliver_events(&mut self.actions);
     }
 
     fn carry_out(
@@ -77,7 +78,7 @@ impl Target {
         if entry.opcode() == fabrics::OPCODE {
             let answer = self.fabrics(id, FabricsCommand::parse(entry)?)?;
             // A change of its properties shows that the host lives, as a keep alive does.
-            self.association(id).heard(now);
+            self.heard(id, now);
             return Ok(Some(answer));
         }
         if !self.associations[&id].controller.is_ready() {
@@ -98,7 +99,7 @@ impl Target {
                 };
             }
             AdminCommand::KeepAlive => {
-                self.association(id).heard(now);
+                self.heard(id, now);
                 Answer::result(0)
             }
         };
@@ -179,24 +180,6 @@ impl Target {
         Ok(Answer::data(bytes.to_vec()))
     }
 
-    // Events.
-
-    /// Answers requests for events as far as there are events.
-    pub(super) fn deliver_events(&mut self) {
-        for association in self.associations.values_mut().filter(|one| !one.ending) {
-            let queues = association.queues.iter();
-            let Some(admin) =
-                queues.filter(|(_, place)| place.qid.is_admin()).map(|(&id, _)| id).next()
-            else {
-                continue;
-            };
-            while let Some((slot, event)) = association.controller.events.next() {
-                let answer = Answer::result(event.encode().into());
-                self.actions.push_back(Action::Answer(admin, slot, answer));
-            }
-        }
-    }
-
     // Features.
 
     /// The value of a feature. None can be saved or set for one namespace.
@@ -269,7 +252,7 @@ impl Target {
             FeatureId::KEEP_ALIVE_TIMER => {
                 let timer = KeepAliveTimer::decode(command.cdw11);
                 controller.keep_alive_ms = timer.timeout_ms;
-                association.heard(now);
+                self.heard(id, now);
             }
             FeatureId::NUMBER_OF_QUEUES if io => {
                 let wanted = NumberOfQueues::decode(command.cdw11);
