@@ -33,6 +33,7 @@
 //!
 //! Sources: TCP sections 3.3 to 3.6; Base sections 3.3.2, 3.4.5 and 6.3.
 
+mod awaited;
 mod commands;
 mod dataset;
 mod draining;
@@ -57,8 +58,8 @@ use fathom_nvme::{
 };
 use fathom_units::{Cid, Cntlid, Monotonic, Qid};
 
-pub use self::slots::Slot;
-use self::{commands::Fused, incoming::Parse, slots::Slots};
+use self::{awaited::Awaited, commands::Fused, incoming::Parse, slots::Slots};
+pub use self::{awaited::PROGRESS_BYTES, slots::Slot};
 use crate::export::{DeviceId, Namespace};
 
 /// What a target grants to every connection.
@@ -77,6 +78,9 @@ pub struct Limits {
     pub io_queues_max: u16,
     /// How long a connection may take until its Connect is admitted.
     pub connect_deadline: Duration,
+    /// How long a host may owe data that it was asked for, or that it has begun to send, without any
+    /// of it coming.
+    pub data_deadline: Duration,
 }
 
 impl Limits {
@@ -96,6 +100,7 @@ impl Default for Limits {
             queue_entries_max: 1024,
             io_queues_max: 128,
             connect_deadline: Duration::from_secs(10),
+            data_deadline: Duration::from_secs(30),
         }
     }
 }
@@ -313,6 +318,8 @@ pub enum Loss {
     TerminatedByHost,
     /// There was no Connect in time.
     Deadline,
+    /// The data of a command did not come in time.
+    DataDeadline,
 }
 
 /// How far a connection is.
@@ -351,6 +358,7 @@ pub struct Connection {
     capsule_memory: Option<(Slot, usize)>,
     /// Slots that wait for memory, and how much each needs.
     memory_wanted: VecDeque<(Slot, usize)>,
+    awaited: Awaited,
     /// Requests at devices.
     at_devices: usize,
     actions: VecDeque<Action>,
@@ -393,6 +401,7 @@ impl Connection {
             fused: Fused::None,
             capsule_memory: None,
             memory_wanted: VecDeque::new(),
+            awaited: Awaited::default(),
             at_devices: 0,
             actions: VecDeque::new(),
         }

@@ -120,16 +120,28 @@ impl Host {
     /// The same with digests, of any subsystem.
     pub fn admin_of(wire: &mut impl Wire, digests: Digests, subsystem: &str) -> Self {
         let mut host = Self::open(wire, digests);
-        let reply = host.connect(wire, subsystem, Qid::ADMIN, 0);
-        assert_eq!(reply.status, Status::SUCCESS);
-        host.controller = Connected::from_result(reply.result).controller;
-        host.enable(wire);
+        host.begin(wire, subsystem);
         host
+    }
+
+    /// Becomes the admin queue of an enabled controller.
+    fn begin(&mut self, wire: &mut impl Wire, subsystem: &str) {
+        let reply = self.connect(wire, subsystem, Qid::ADMIN, 0);
+        assert_eq!(reply.status, Status::SUCCESS);
+        self.controller = Connected::from_result(reply.result).controller;
+        self.enable(wire);
     }
 
     /// A controller of the volume and one of its I/O queues.
     pub fn pair(wire: &mut impl Wire, digests: Digests) -> (Self, Self) {
-        let mut admin = Self::admin_of(wire, digests, VOLUME);
+        Self::pair_of(wire, digests, "nqn.2026-01.io.fathom:host")
+    }
+
+    /// The same for a host of this name.
+    pub fn pair_of(wire: &mut impl Wire, digests: Digests, host: &str) -> (Self, Self) {
+        let mut admin = Self::open(wire, digests);
+        admin.host = nqn(host);
+        admin.begin(wire, VOLUME);
         admin.grant_queues(wire);
         let io = admin.io(wire, Qid(1));
         (admin, io)
@@ -150,10 +162,26 @@ impl Host {
 
     /// An I/O queue of this controller.
     pub fn io(&self, wire: &mut impl Wire, qid: Qid) -> Self {
+        self.deep_io(wire, qid, 32)
+    }
+
+    /// The same with so many entries.
+    ///
+    /// # Panics
+    ///
+    /// When it is not admitted.
+    pub fn deep_io(&self, wire: &mut impl Wire, qid: Qid, sq_entries: u32) -> Self {
         let mut io = Self::open(wire, self.digests);
-        io.controller = self.controller;
-        let completion = io.connect(wire, VOLUME, qid, 0);
-        assert_eq!(completion.status, Status::SUCCESS, "queue {qid:?}");
+        (io.host, io.host_id, io.controller) = (self.host, self.host_id, self.controller);
+        let attributes = ConnectAttributes::empty();
+        let connect = Connect { qid, sq_entries, attributes, keep_alive_ms: 0 };
+        io.send_connect(wire, VOLUME, connect);
+        match io.receive(wire).as_slice() {
+            [Received::Completion(completion)] => {
+                assert_eq!(completion.status, Status::SUCCESS, "queue {qid:?}");
+            }
+            other => panic!("a Connect was answered with {other:?}"),
+        }
         io
     }
 

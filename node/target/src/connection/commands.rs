@@ -55,8 +55,10 @@ pub(super) struct Command {
     /// Its data in bytes, in either direction; of a command for the target, the room that the host
     /// has for an answer.
     bytes: u32,
-    /// How much of it has come from the host.
+    /// How much of it the host has sent, as the headers of PDUs say it.
     received: u32,
+    /// How much of that has come into the memory of the driver.
+    pub(super) arrived: u32,
     pub(super) state: State,
     /// Why it fails, if it does.
     status: Status,
@@ -180,6 +182,7 @@ impl Connection {
             work: Work::Target(*entry),
             bytes: room,
             received: capsule_bytes,
+            arrived: 0,
             state: State::Capsule,
             status: Status::SUCCESS,
             pair: Pair::None,
@@ -222,6 +225,7 @@ impl Connection {
             work,
             bytes,
             received: if in_capsule { bytes } else { 0 },
+            arrived: 0,
             state: if in_capsule { State::Capsule } else { State::Transfer },
             status: Status::SUCCESS,
             pair,
@@ -237,7 +241,7 @@ impl Connection {
         match (data, pair) {
             (Data::None, _) => {}
             (_, Pair::Second { first }) => self.begin_second(first, slot, data),
-            (Data::FromHost, _) if is_dataset => self.send_r2t(entry.cid(), slot, bytes),
+            (Data::FromHost, _) if is_dataset => self.ask_for_data(slot),
             _ if is_dataset => {}
             _ => {
                 if matches!(pair, Pair::First { .. }) {
@@ -258,6 +262,9 @@ impl Connection {
     /// The data of a second command goes behind that of the first one, which may have no memory yet.
     fn begin_second(&mut self, first: Slot, second: Slot, data: Data) {
         let waits = self.slots[first].state == State::Memory;
+        if matches!(data, Data::FromCapsule) {
+            self.awaited.begin(second);
+        }
         match data {
             Data::FromCapsule if waits => {
                 let at = self.memory_wanted.iter().position(|(slot, _)| *slot == first);
@@ -265,10 +272,7 @@ impl Connection {
                 self.capsule_memory = self.memory_wanted.remove(at);
             }
             Data::FromHost if waits => self.slots[second].state = State::Memory,
-            Data::FromHost => {
-                let Command { cid, bytes, .. } = self.slots[second];
-                self.send_r2t(cid, second, bytes);
-            }
+            Data::FromHost => self.ask_for_data(second),
             _ => {}
         }
     }
@@ -435,7 +439,7 @@ impl Connection {
         let command = &mut self.slots[slot];
         if command.received == command.bytes {
             command.state = State::Capsule;
-            return;
+            return self.awaited.begin(slot);
         }
         if command.is_read() {
             return self.submit(slot);
@@ -453,6 +457,7 @@ impl Connection {
         let command = &mut self.slots[slot];
         command.state = State::Transfer;
         let (cid, bytes) = (command.cid, command.bytes);
+        self.awaited.begin(slot);
         self.send_r2t(cid, slot, bytes);
     }
 
@@ -490,6 +495,7 @@ impl Connection {
 
     /// Everything that the host has to send for a command is there.
     fn data_complete(&mut self, slot: Slot) {
+        self.awaited.end(slot);
         let command = &mut self.slots[slot];
         command.state = State::Ready;
         match command.pair {

@@ -15,6 +15,7 @@ impl Connection {
     /// events, which nothing may ever answer.
     pub(super) fn give_up_incomplete(&mut self) {
         self.capsule_memory = None;
+        self.awaited.clear();
         self.fused = Fused::None;
         for slot in self.slots.taken() {
             let command = &self.slots[slot];

@@ -123,6 +123,9 @@ impl Connection {
         assert!(data.padding == 0 && bytes.len() <= data.left, "more data than was wanted");
         *offset += bytes.len();
         data.left -= bytes.len();
+        if let Owner::Command(slot) = data.owner {
+            self.slots[slot].arrived += u32::try_from(bytes.len()).expect("at most a transfer");
+        }
         if data.has_digest {
             self.parse.digest.update(bytes);
         }
