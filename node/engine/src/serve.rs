@@ -13,6 +13,7 @@
 //! - [`message`]: what they say to each other.
 //! - [`gate`]: takes connections, and spreads them over the loops.
 //! - [`session`]: one connection.
+//! - [`memory`]: who may take how much of a loop's memory.
 //! - [`hub`]: everything that is not of one connection, and its timer.
 //! - [`handle`]: the same for threads: export, unexport, resize.
 //!
@@ -26,6 +27,7 @@ pub mod message;
 pub mod gate;
 
 pub mod hub;
+pub mod memory;
 pub mod session;
 
 pub mod handle;

@@ -16,7 +16,7 @@ use std::{os::fd::AsFd, sync::Arc};
 use fathom_units::Monotonic;
 
 use crate::{
-    arena::Buffer,
+    arena::{Buffer, Room},
     core::{Alarm, Core, Envelope},
     io::{Errno, FileKey, Io, IoKey, Rejected},
     net::{SocketEvent, SocketKey},
@@ -153,6 +153,11 @@ impl<M: Message> Context<'_, M> {
     /// [`Arena::take`](crate::Arena::take) says what is in it.
     pub fn buffer(&mut self, length: usize) -> Option<Buffer> {
         self.core.arena.take(length)
+    }
+
+    /// What the loop has for buffers of `length` bytes; `None` when it never has one so large.
+    pub fn room(&mut self, length: usize) -> Option<Room> {
+        self.core.arena.room(length)
     }
 
     /// Takes a file into the loop's table. `None` when the table is full.

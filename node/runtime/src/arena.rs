@@ -206,6 +206,15 @@ impl Drop for ChunkRef {
     }
 }
 
+/// What an arena has for buffers of some length.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// The class that they are of, by ascending size of chunks, below [`CLASSES_MAX`].
+    pub class: usize,
+    /// Its chunks that are free.
+    pub free: usize,
+}
+
 /// The chunks of one loop.
 pub struct Arena {
     classes: Vec<Class>,
@@ -289,6 +298,14 @@ impl Arena {
     /// The length of the largest buffer that it can give.
     pub fn largest(&self) -> usize {
         self.classes.last().map_or(0, |class| class.region.chunk_bytes)
+    }
+
+    /// Of which class a buffer of `length` bytes would be, and how many chunks of it are free. `None`
+    /// when no chunk is so large.
+    pub fn room(&mut self, length: usize) -> Option<Room> {
+        let class = self.classes.iter().position(|class| class.region.chunk_bytes >= length)?;
+        self.classes[class].collect(NONE);
+        Some(Room { class, free: self.classes[class].free.len() })
     }
 
     /// The number of free chunks in the class for buffers of `length` bytes.
@@ -413,9 +430,14 @@ mod tests {
         let mut held: Vec<Buffer> = std::iter::from_fn(|| arena.take(4096)).collect();
         assert_eq!(held.len(), 4);
         assert!(arena.take(1).is_none(), "a larger class is not robbed");
-        assert!(arena.take(4097).is_some());
+        let large = arena.take(4097);
+        assert!(large.is_some());
+        assert_eq!(arena.room(4096), Some(Room { class: 0, free: 0 }));
+        assert_eq!(arena.room(4097), Some(Room { class: 1, free: 1 }));
+        assert_eq!(arena.room(8193), None);
         held.pop();
         assert_eq!(arena.free(1), 1);
+        assert_eq!(arena.room(1), Some(Room { class: 0, free: 1 }));
         assert!(arena.take(1).is_some());
     }
 

@@ -43,7 +43,7 @@ mod timers;
 mod waker;
 
 pub use actor::{Actor, Address, Birth, Completed, Context, Event, Message, Unsent};
-pub use arena::{Arena, Buffer, CLASSES_MAX, SizeClass};
+pub use arena::{Arena, Buffer, CLASSES_MAX, Room, SizeClass};
 pub use core::WAITING_MAX;
 pub use event_loop::Statistics;
 pub use io::{Errno, FileKey, Io, IoKey, Memory, Rejected};

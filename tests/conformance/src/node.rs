@@ -63,8 +63,16 @@ impl Node {
     ///
     /// When that is refused.
     pub fn start(loops: usize, limits: Limits) -> Self {
-        let configuration = Configuration { loops, ..Configuration::default() };
-        let loops = Loops::start(&configuration).expect("loops start");
+        Self::start_with(&Configuration { loops, ..Configuration::default() }, limits)
+    }
+
+    /// Starts a node with these loops.
+    ///
+    /// # Panics
+    ///
+    /// When that is refused.
+    pub fn start_with(configuration: &Configuration, limits: Limits) -> Self {
+        let loops = Loops::start(configuration).expect("loops start");
         let members = Members(vec![Member::Memory(Memory::new(256 * MIB))]);
         let opened = Opened::create(members, &new_pool()).expect("a new pool");
         let pool = PoolHandle::start(loops.remote(0), opened).expect("the loop runs");
@@ -145,6 +153,28 @@ impl Node {
         let (object, size) = (self.object, blocks * 4096);
         self.pool.call(move |store| store.resize_volume(object, size)).expect("there is space");
         assert!(self.target.resized(nqn(VOLUME), Nsid(1), blocks).expect("the target runs"));
+    }
+
+    /// Has every actor bring its work to an end, and waits for that.
+    ///
+    /// # Panics
+    ///
+    /// When that takes longer than anything should.
+    pub fn stop(self) {
+        let (done, ended) = std::sync::mpsc::sync_channel(1);
+        let Self { loops, .. } = self;
+        let stopping = std::thread::spawn(move || {
+            loops.stop();
+            // Whoever does not wait any more is not told.
+            let _ = done.send(());
+        });
+        match ended.recv_timeout(LONG) {
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                panic!("an actor has not retired within {LONG:?} of being told to stop")
+            }
+            // Goes on with the panic of a loop, if there was one.
+            _ => stopping.join().expect("the loops end"),
+        }
     }
 
     /// Waits until no connection is open.

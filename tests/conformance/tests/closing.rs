@@ -127,7 +127,7 @@ fn under_load_every_acknowledged_write_is_there_and_no_command_fails() {
             }
         }
         assert_eq!(node.target.close(LONG), Err(ServeError::Closed));
-        node.loops.stop();
+        node.stop();
     }
 }
 
@@ -210,7 +210,7 @@ fn what_is_not_finished_at_the_deadline_ends_without_a_status() {
     network.wait_for_end(admin.id);
     held.let_go();
     node.wait_for_silence();
-    node.loops.stop();
+    node.stop();
 }
 
 #[test]

@@ -23,6 +23,7 @@ use fathom_runtime::{
 use fathom_target::{connection::Limits, target::ConnectionId};
 
 use super::{
+    memory::Shares,
     message::{CarriesServe, ClosingId, Scope, ServeMessage},
     session::{Home, Session},
 };
@@ -173,6 +174,8 @@ pub struct Porter {
     options: SocketOptions,
     /// By which listening socket each came.
     sessions: HashMap<Address, SocketAddr>,
+    /// Of the memory of the loop.
+    shares: Arc<Shares>,
     /// What waits for sessions to retire.
     closings: Vec<(ClosingId, Scope)>,
     /// Everything is being closed: nothing is adopted any more.
@@ -187,10 +190,16 @@ impl Porter {
             user_timeout: Some(USER_TIMEOUT),
             ..SocketOptions::default()
         };
-        let sessions = HashMap::new();
-        let closings = Vec::new();
         Box::new(move |_| {
-            Box::new(Self { hub, limits, options, sessions, closings, closed: false })
+            Box::new(Self {
+                hub,
+                limits,
+                options,
+                sessions: HashMap::new(),
+                shares: Arc::default(),
+                closings: Vec::new(),
+                closed: false,
+            })
         })
     }
 
@@ -210,7 +219,8 @@ impl Porter {
             // Dropped, a connection is closed.
             ServeMessage::Adopt { .. } if self.closed => {}
             ServeMessage::Adopt { listener, connection, id } => {
-                let home = Home { hub: self.hub, porter: context.me(), limits: self.limits };
+                let (hub, porter, limits) = (self.hub, context.me(), self.limits);
+                let home = Home { hub, porter, limits, shares: Arc::clone(&self.shares) };
                 let session = Session::birth(*connection, id, home, self.options.clone());
                 self.sessions.insert(context.give_birth(session), listener);
             }

@@ -19,6 +19,7 @@ use fathom_units::{Monotonic, Nsid};
 use super::{
     gate::{Gate, Names, Porter},
     hub::{Desk, Hub},
+    memory::ENTRIES_MAX,
     message::{CarriesServe, Closure, Errand, Route, Scope, ServeMessage},
 };
 
@@ -74,8 +75,16 @@ impl<M: CarriesServe> TargetHandle<M> {
     /// # Errors
     ///
     /// When a loop has ended.
+    ///
+    /// # Panics
+    ///
+    /// When queues may have more than [`ENTRIES_MAX`] entries.
     pub fn start(loops: &Loops<M>, settings: Settings) -> Result<(Self, Vec<Address>), ServeError> {
         let limits = settings.limits;
+        assert!(
+            limits.queue_entries_max <= ENTRIES_MAX,
+            "queues have {ENTRIES_MAX} entries at most"
+        );
         let remote = loops.remote(0);
         let hub = remote.give_birth(Hub::birth(settings))?;
         let mut porters = Vec::new();

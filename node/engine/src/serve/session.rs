@@ -8,8 +8,10 @@
 //!
 //! - What has been received waits here until the connection wants it. While its Connect is decided,
 //!   or the host takes its answers too slowly, the socket is paused.
-//! - A command that needs memory that the loop does not have waits; data in a capsule does not, and
-//!   gets memory of its own then, bounded by the entries of the queue.
+//! - A command waits for memory that the loop does not have, or that its host may not take
+//!   ([`super::memory`]). A capsule that waits holds up all that comes behind it; so while the host owes
+//!   data of other commands, whose memory may be what it waits for, it gets memory beside the arena.
+//! - A host that owes data and sends none of it for [`Limits::data_deadline`] loses the connection.
 //! - Data of [`DIRECT_MIN`] bytes or more that has not arrived yet is received into its slot's memory
 //!   by the kernel; what has arrived is copied there once.
 //! - Messages that another loop has no room for wait here, in order. There are never more of them
@@ -17,7 +19,7 @@
 //! - The session retires when its connection has finished and its socket is closed, and tells its
 //!   porter.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use fathom_block::RequestId;
 use fathom_runtime::{
@@ -30,23 +32,28 @@ use fathom_target::{
     target::{ConnectionId, Portal},
 };
 
-use super::message::{CarriesServe, Route, Routes, ServeMessage};
+use super::{
+    memory::{Holdings, Leave, Shares},
+    message::{CarriesServe, Route, Routes, ServeMessage},
+};
 use crate::native::message::{Answer as PoolAnswer, PoolMessage};
 
 /// From how many bytes on the kernel is asked to put data into its place.
 const DIRECT_MIN: usize = 32 << 10;
 /// Up to how many bytes are copied to be sent; what is longer is sent from memory of its own.
 const COPIED_MAX: usize = 256;
-/// How often a session looks again for memory that the loop did not have.
-const MEMORY_RETRY: Duration = Duration::from_micros(200);
+/// How soon a session looks again for memory that the loop did not have; each time in vain it waits
+/// twice as long, up to [`MEMORY_RETRY_MAX`].
+const MEMORY_RETRY_MIN: Duration = Duration::from_micros(200);
+const MEMORY_RETRY_MAX: Duration = Duration::from_millis(5);
 /// How long the last answers of a connection that ends may take to be sent.
 const LINGER: Duration = Duration::from_secs(5);
 
 const RETRY_TIMER: u64 = 1;
 const DEADLINE_TIMER: u64 = 2;
+const DATA_TIMER: u64 = 3;
 
 /// What a session has around it.
-#[derive(Clone, Copy, Debug)]
 pub struct Home {
     /// The hub.
     pub hub: Address,
@@ -54,6 +61,15 @@ pub struct Home {
     pub porter: Address,
     /// What connections are granted.
     pub limits: Limits,
+    /// Of the memory of its loop.
+    pub shares: Arc<Shares>,
+}
+
+/// Memory for a command.
+struct Memory {
+    buffer: Buffer,
+    /// Its class in the arena; none beside it.
+    class: Option<usize>,
 }
 
 /// The actor of one connection.
@@ -68,6 +84,8 @@ pub struct Session<M> {
     inbox: VecDeque<Slice>,
     /// By the number of the slot.
     memory: Vec<Option<Buffer>>,
+    /// What it has of the loop's memory; from its Connect on.
+    holdings: Option<Holdings>,
     /// The slot whose memory the kernel fills, and the part of it.
     filling: Option<(Slot, usize, usize)>,
     /// Much waits to be sent.
@@ -75,6 +93,9 @@ pub struct Session<M> {
     paused: bool,
     /// It waits for memory.
     retry: Option<TimerKey>,
+    retry_wait: Duration,
+    /// It watches whether data comes that the host owes.
+    data_timer: Option<TimerKey>,
     /// Messages that their loops had no room for.
     outbox: VecDeque<(Address, M)>,
     finished: bool,
@@ -108,10 +129,13 @@ impl<M: CarriesServe> Session<M> {
                 socket,
                 inbox: VecDeque::new(),
                 memory: Vec::new(),
+                holdings: None,
                 filling: None,
                 high: false,
                 paused: false,
                 retry: None,
+                retry_wait: MEMORY_RETRY_MIN,
+                data_timer: None,
                 outbox: VecDeque::new(),
                 finished: false,
             })
@@ -159,6 +183,7 @@ impl<M: CarriesServe> Session<M> {
             }
         }
         self.act(context);
+        self.watch_data(context);
         self.pace(context);
         self.retire_if_done(context);
     }
@@ -167,9 +192,15 @@ impl<M: CarriesServe> Session<M> {
     fn take_some(&mut self, context: &mut Context<'_, M>) -> bool {
         match self.connection.want() {
             Want::Memory { slot, length } => {
-                // It cannot wait: what would let memory go may come behind it.
-                let buffer = context.buffer(length).unwrap_or_else(|| Buffer::zeroed(length));
-                self.grant(slot, buffer);
+                let mut memory = self.take_memory(length, context);
+                if memory.is_none() && self.connection.awaits_data() {
+                    memory = self.take_beside(length);
+                }
+                let Some(memory) = memory else {
+                    self.look_again(context);
+                    return false;
+                };
+                self.grant(slot, memory);
                 true
             }
             Want::Bytes => {
@@ -214,39 +245,95 @@ impl<M: CarriesServe> Session<M> {
 
     /// Gives memory to commands that wait for it, as far as the loop has some.
     fn find_memory(&mut self, context: &mut Context<'_, M>) {
+        self.settle_sent(context);
         // A host that does not take its answers gets no memory for more of them.
         while !self.high
             && let Some((slot, length)) = self.connection.memory_wanted()
         {
-            let Some(buffer) = context.buffer(length) else {
-                if self.retry.is_none() {
-                    let at = context.now() + MEMORY_RETRY;
-                    self.retry = context.set_timer(at, RETRY_TIMER);
-                    if self.retry.is_none() {
-                        context.at_next_turn();
-                    }
-                }
-                return;
+            let Some(memory) = self.take_memory(length, context) else {
+                return self.look_again(context);
             };
-            self.grant(slot, buffer);
+            self.grant(slot, memory);
             self.act(context);
+        }
+        let wants = !self.high && matches!(self.connection.want(), Want::Memory { .. });
+        if !wants && let Some(holdings) = &mut self.holdings {
+            holdings.wants_nothing();
         }
     }
 
-    fn grant(&mut self, slot: Slot, buffer: Buffer) {
+    /// What the socket has sent is not held any more.
+    fn settle_sent(&mut self, context: &mut Context<'_, M>) {
+        let Some(holdings) = self.holdings.as_mut().filter(|one| one.is_sending()) else { return };
+        let unsent = self.socket.map_or(0, |socket| context.unsent(socket));
+        holdings.sent(unsent);
+    }
+
+    /// Memory from the arena, if there is some and it may be taken.
+    fn take_memory(&mut self, length: usize, context: &mut Context<'_, M>) -> Option<Memory> {
+        let Some(room) = context.room(length) else { return self.take_beside(length) };
+        match self.held().ask(room, length) {
+            Leave::Take => {
+                let buffer = context.buffer(length)?;
+                Some(Memory { buffer, class: Some(room.class) })
+            }
+            Leave::Wait => None,
+        }
+    }
+
+    /// Memory beside the arena, if it may be taken.
+    fn take_beside(&mut self, length: usize) -> Option<Memory> {
+        match self.held().ask_beside(length) {
+            Leave::Take => Some(Memory { buffer: Buffer::zeroed(length), class: None }),
+            Leave::Wait => None,
+        }
+    }
+
+    fn held(&mut self) -> &mut Holdings {
+        self.holdings.as_mut().expect("a connection that wants memory has asked to be a queue")
+    }
+
+    /// Has memory looked for again in a while.
+    fn look_again(&mut self, context: &mut Context<'_, M>) {
+        if self.retry.is_some() {
+            return;
+        }
+        self.retry = context.set_timer(context.now() + self.retry_wait, RETRY_TIMER);
+        self.retry_wait = (self.retry_wait * 2).min(MEMORY_RETRY_MAX);
+        if self.retry.is_none() {
+            // The loop has no room for timers.
+            context.at_next_turn();
+        }
+    }
+
+    fn grant(&mut self, slot: Slot, memory: Memory) {
+        let Memory { buffer, class } = memory;
         let index = usize::from(slot.0);
         if self.memory.len() <= index {
             self.memory.resize_with(index + 1, || None);
         }
+        self.held().took(slot, class, buffer.len());
         self.memory[index] = Some(buffer);
+        self.retry_wait = MEMORY_RETRY_MIN;
         self.connection.memory_granted(slot);
+    }
+
+    /// Sees to it that data which the host owes is waited for under a deadline.
+    fn watch_data(&mut self, context: &mut Context<'_, M>) {
+        if self.data_timer.is_none() && self.connection.awaits_data() {
+            self.connection.forgive_data();
+            self.connection.watch_data();
+            let at = context.now() + self.home.limits.data_deadline;
+            self.data_timer = context.set_timer(at, DATA_TIMER);
+        }
     }
 
     /// Pauses the socket while what it brings cannot be taken, and gives back what it has brought: a
     /// session that waits keeps nothing from the others of its loop.
     fn pace(&mut self, context: &mut Context<'_, M>) {
         let Some(socket) = self.socket.filter(|_| self.filling.is_none()) else { return };
-        let waits = self.high || self.connection.want() == Want::Patience;
+        let waits =
+            self.high || matches!(self.connection.want(), Want::Patience | Want::Memory { .. });
         if waits != self.paused {
             self.paused = waits;
             match waits {
@@ -269,7 +356,7 @@ impl<M: CarriesServe> Session<M> {
                     if let Some((slot, length)) = send.data {
                         let buffer = self.memory[usize::from(slot.0)].take();
                         let buffer = buffer.expect("the answer to a read has data");
-                        self.send_slice(buffer.share(0..length), context);
+                        self.send_slice(buffer.share(0..length), Some(slot), context);
                     }
                     self.send_bytes(send.tail(), context);
                 }
@@ -279,7 +366,7 @@ impl<M: CarriesServe> Session<M> {
                 Action::SendBytes(bytes) => {
                     let mut buffer = Buffer::zeroed(bytes.len());
                     buffer.copy_from_slice(&bytes);
-                    self.send_slice(buffer.share(0..bytes.len()), context);
+                    self.send_slice(buffer.share(0..bytes.len()), None, context);
                 }
                 Action::Submit { slot, device, request } => {
                     let data = match request.operation.data_bytes(1) {
@@ -290,8 +377,13 @@ impl<M: CarriesServe> Session<M> {
                     let submit = PoolMessage::Submit { object, request, data };
                     self.post(pool, submit.into(), context);
                 }
-                Action::Release(slot) => self.memory[usize::from(slot.0)] = None,
+                Action::Release(slot) => {
+                    self.memory[usize::from(slot.0)] = None;
+                    self.held().gave_back(slot);
+                }
                 Action::Connect(request) => {
+                    // What was refused before has taken nothing.
+                    self.holdings = Some(self.home.shares.join(request.data.host, self.id));
                     let (connection, reached) = (self.id, self.reached);
                     let connect = ServeMessage::Connect { connection, request, reached };
                     self.post(self.home.hub, connect.into(), context);
@@ -313,6 +405,7 @@ impl<M: CarriesServe> Session<M> {
                     let finished = ServeMessage::Finished { connection: self.id };
                     self.post(self.home.hub, finished.into(), context);
                     self.memory.clear();
+                    self.holdings = None;
                     if let Some(socket) = self.socket {
                         context.close(socket, Close::Gracefully { by: context.now() + LINGER });
                     }
@@ -358,13 +451,28 @@ impl<M: CarriesServe> Session<M> {
 
     fn send_bytes(&mut self, bytes: &[u8], context: &mut Context<'_, M>) {
         let Some(socket) = self.socket.filter(|_| !bytes.is_empty()) else { return };
+        let flow = context.send_bytes(socket, bytes);
+        if let Some(holdings) = self.holdings.as_mut().filter(|_| flow.is_ok()) {
+            holdings.sends(bytes.len());
+        }
         // A socket that cannot send tells its end by itself.
-        self.high |= matches!(context.send_bytes(socket, bytes), Ok(Flow::High));
+        self.high |= matches!(flow, Ok(Flow::High));
     }
 
-    fn send_slice(&mut self, slice: Slice, context: &mut Context<'_, M>) {
-        let Some(socket) = self.socket else { return };
-        self.high |= matches!(context.send_slice(socket, slice), Ok(Flow::High));
+    /// Sends memory, of a slot or of its own.
+    fn send_slice(&mut self, slice: Slice, slot: Option<Slot>, context: &mut Context<'_, M>) {
+        let bytes = slice.len();
+        let flow = self.socket.map(|socket| context.send_slice(socket, slice));
+        let sends = matches!(flow, Some(Ok(_)));
+        if let Some(holdings) = &mut self.holdings {
+            match slot {
+                Some(slot) if sends => holdings.sends_memory(slot, bytes),
+                Some(slot) => holdings.gave_back(slot),
+                None if sends => holdings.sends(bytes),
+                None => {}
+            }
+        }
+        self.high |= matches!(flow, Some(Ok(Flow::High)));
     }
 
     // Messages.
@@ -433,6 +541,14 @@ impl<M: CarriesServe> Actor<M> for Session<M> {
             Event::Message { message, .. } => self.message(message, context),
             Event::Timer { token: RETRY_TIMER } => {
                 self.retry = None;
+                self.work(context);
+            }
+            Event::Timer { token: DATA_TIMER } => {
+                self.data_timer = None;
+                // A host that is not read from cannot send.
+                if !self.high {
+                    self.connection.watch_data();
+                }
                 self.work(context);
             }
             Event::Timer { .. } => {
