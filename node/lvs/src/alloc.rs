@@ -6,7 +6,7 @@
 //! has ended (else that read would see the new owner's data). Rule 5 of
 //! `docs/formats/lvs.md`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::geometry::{ClusterNo, Lsn, MemberIndex, Segment};
 
@@ -188,6 +188,22 @@ impl Allocator {
     pub(crate) fn taken(&self) -> u64 {
         let used = |space: &Space| u64::from(space.segment.clusters - space.free);
         self.spaces.iter().map(used).sum::<u64>() - self.quarantine.len() as u64
+    }
+
+    /// Of each member: all its clusters, those in use or in quarantine, and those in quarantine.
+    pub(crate) fn by_member(&self) -> BTreeMap<MemberIndex, [u64; 3]> {
+        let mut members: BTreeMap<MemberIndex, [u64; 3]> = BTreeMap::new();
+        for space in &self.spaces {
+            let [all, used, _] = members.entry(space.member).or_default();
+            *all += u64::from(space.segment.clusters);
+            *used += u64::from(space.segment.clusters - space.free);
+        }
+        for waiting in &self.quarantine {
+            let space = self.spaces.iter().find(|space| space.segment.contains(waiting.cluster));
+            let member = space.expect("a cluster lies in a segment").member;
+            members.entry(member).or_default()[2] += 1;
+        }
+        members
     }
 
     /// All clusters of the pool.

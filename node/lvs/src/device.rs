@@ -3,13 +3,14 @@
 //! The table follows from the volumes and snapshots of the state, and is brought up to date with
 //! each operation that changes one. It spares every request the search through the records.
 
-use fathom_block::Error;
+use fathom_block::{Error, Operation};
 use rustc_hash::FxHashMap;
 
 use crate::{
     format::op::Op,
     geometry::{LayerId, ObjectId},
     state::State,
+    statistics::Counters,
 };
 
 /// A volume or snapshot.
@@ -25,8 +26,14 @@ pub(crate) struct Device {
     pub(crate) write_cache_off: bool,
 }
 
+struct Entry {
+    device: Device,
+    /// What has been done with it since the pool was opened.
+    counters: Counters,
+}
+
 /// The devices by object.
-pub(crate) struct Devices(FxHashMap<ObjectId, Device>);
+pub(crate) struct Devices(FxHashMap<ObjectId, Entry>);
 
 impl Devices {
     /// Those of a state.
@@ -44,7 +51,26 @@ impl Devices {
     ///
     /// [`Error::NotReady`] without one.
     pub(crate) fn get(&self, object: ObjectId) -> Result<Device, Error> {
-        self.0.get(&object).copied().ok_or(Error::NotReady)
+        self.0.get(&object).map(|entry| entry.device).ok_or(Error::NotReady)
+    }
+
+    /// What has been done with the device of an object.
+    pub(crate) fn counters(&self, object: ObjectId) -> Option<Counters> {
+        self.0.get(&object).map(|entry| entry.counters)
+    }
+
+    /// Counts a request for so many logical blocks that has ended. One for an object that has no device
+    /// any more is not counted.
+    pub(crate) fn count(
+        &mut self,
+        object: ObjectId,
+        operation: Operation,
+        blocks: u64,
+        result: Result<(), Error>,
+    ) {
+        if let Some(Entry { device, counters }) = self.0.get_mut(&object) {
+            counters.count(operation, blocks << device.block_shift, result);
+        }
     }
 
     /// `op` has been applied to the state.
@@ -59,10 +85,12 @@ impl Devices {
     }
 
     fn refresh(&mut self, state: &State, object: ObjectId) {
-        match device(state, object) {
-            Some(device) => self.0.insert(object, device),
-            None => self.0.remove(&object),
+        let Some(device) = device(state, object) else {
+            self.0.remove(&object);
+            return;
         };
+        let new = || Entry { device, counters: Counters::default() };
+        self.0.entry(object).or_insert_with(new).device = device;
     }
 }
 

@@ -10,7 +10,7 @@
 //! the end travels with the member I/O. Whatever is more than that goes to [`crate::io`], which
 //! does these two as well and gives the same answers.
 
-use fathom_block::{Error, Operation, Request, RequestId};
+use fathom_block::{Error, Operation, Request};
 
 use crate::{
     action::{IoData, IoError, IoKind},
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Direct {
     object: ObjectId,
-    id: RequestId,
+    request: Request,
     claim: ClaimKey,
     /// The epoch of a read.
     epoch: Option<u64>,
@@ -86,7 +86,7 @@ impl Store {
         }
         let Some(claim) = self.try_acquire(object, first, end, hold) else { return false };
         let epoch = (hold == Hold::Read).then(|| self.epochs.begin());
-        let direct = Direct { object, id: request.id, claim, epoch };
+        let direct = Direct { object, request: *request, claim, epoch };
         let kind = if hold == Hold::Read { IoKind::Read } else { IoKind::Write { fua } };
         let data = IoData::Request { id: request.id, offset: 0 };
         let length = usize::from(limit - block) * BLOCK_LEN;
@@ -110,7 +110,7 @@ impl Store {
         if let Some(epoch) = direct.epoch {
             self.epochs.end(epoch);
         }
-        self.answer(direct.id, result);
+        self.answer(direct.object, &direct.request, result);
         self.release_claim(direct.object, direct.claim);
     }
 }

@@ -150,6 +150,31 @@ enum Stage {
     Done,
 }
 
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Propose(_) | Self::Include(_) | Self::Confirm | Self::Resize(_) => {
+                "writing labels"
+            }
+            Self::Segment | Self::Logged => "adding its space",
+            Self::Wipe { .. } | Self::Wiped => "clearing its metadata copy",
+            Self::Follow | Self::Checkpoint { .. } => "writing its metadata copy",
+            Self::Vouch | Self::InSync => "recording its metadata copy",
+            Self::Accept | Self::Accepted => "giving up what is lost on it",
+            Self::Done => "ending",
+        }
+    }
+}
+
+/// A call that changes members, as it is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemberChange {
+    /// The member.
+    pub member: MemberIndex,
+    /// What is being done, in words.
+    pub step: &'static str,
+}
+
 /// A call that changes members, under way.
 pub(crate) struct GrowTask {
     ticket: Ticket,
@@ -320,6 +345,17 @@ impl Store {
             return Err(MemberRefused::NotLost(member).into());
         }
         Ok(self.start_growing(member, Stage::Accept))
+    }
+
+    /// The call that changes members, if one is under way.
+    pub fn changing_members(&self) -> Option<MemberChange> {
+        let work = self.tasks.iter().map(|(_, task)| &task.work);
+        work.into_iter().find_map(|work| match work {
+            Work::Grow(GrowTask { member, stage, .. }) => {
+                Some(MemberChange { member: *member, step: stage.name() })
+            }
+            _ => None,
+        })
     }
 
     /// How many blocks are lost.

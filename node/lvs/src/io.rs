@@ -324,12 +324,12 @@ impl Store {
 
     fn finish_io(&mut self, key: TaskKey, operation: Operation) {
         let task = self.io_task(key);
-        let (object, id) = (task.object, task.request.id);
+        let (object, request) = (task.object, task.request);
         let result = task.error.map_or(Ok(()), Err);
         if let Some(epoch) = task.epoch.take() {
             self.epochs.end(epoch);
         }
-        self.answer(id, result);
+        self.answer(object, &request, result);
         let held: &[ObjectId] = if operation == Operation::Flush { &[] } else { &[object] };
         self.finish(key, held);
     }

@@ -109,14 +109,14 @@ impl Store {
 
     fn close_gate(&mut self, object: ObjectId) {
         for request in self.gates.remove(object, self.now) {
-            self.answer(request.id, Err(Error::NotReady));
+            self.answer(object, &request, Err(Error::NotReady));
         }
     }
 
     /// Answers everything that waits: the pool has failed.
     pub(crate) fn close_gates(&mut self) {
-        for request in self.gates.empty_all(self.now) {
-            self.answer(request.id, Err(Error::NotReady));
+        for (object, request) in self.gates.empty_all(self.now) {
+            self.answer(object, &request, Err(Error::NotReady));
         }
     }
 }

@@ -405,10 +405,11 @@ impl<T> Gates<T> {
         waiting
     }
 
-    /// Nothing goes any more: all that waited.
-    pub(crate) fn empty_all(&mut self, now: Monotonic) -> Vec<T> {
+    /// Nothing goes any more: all that waited, and for which object.
+    pub(crate) fn empty_all(&mut self, now: Monotonic) -> Vec<(ObjectId, T)> {
         let objects: Vec<ObjectId> = self.gates.keys().copied().collect();
-        objects.into_iter().flat_map(|object| self.empty(object, now)).collect()
+        let all = |object| self.empty(object, now).into_iter().map(move |what| (object, what));
+        objects.into_iter().flat_map(all).collect()
     }
 
     fn empty(&mut self, object: ObjectId, now: Monotonic) -> Vec<T> {

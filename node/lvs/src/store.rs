@@ -19,7 +19,7 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fathom_block::{Buffer, Completion, Error, Operation, Request, RequestId};
+use fathom_block::{Buffer, Completion, Error, Operation, Request};
 use fathom_units::{ByteOffset, Lba, Monotonic};
 use slab::Slab;
 
@@ -32,6 +32,7 @@ use crate::{
     checkpoint::CheckpointTask,
     device::Devices,
     direct::Direct,
+    epochs::Epochs,
     fill::Gauge,
     format::{
         checksum::Seed,
@@ -45,7 +46,7 @@ use crate::{
     labels::LabelChanges,
     log::Log,
     qos::Gates,
-    ranges::{ClaimKey, Claims, Hold, Ranges},
+    ranges::{Claims, Hold, Ranges},
     reclaim::{ReclaimRun, ReclaimTask},
     replay::ToProve,
     settle::Settlement,
@@ -57,9 +58,6 @@ pub const UNSETTLED_MAX: usize = 32_768;
 
 /// Names a task.
 pub(crate) type TaskKey = usize;
-
-/// Under this name requests without a task hold their ranges; it never waits for one.
-const DIRECT: TaskKey = TaskKey::MAX;
 
 /// A flush round that a task waits for.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +93,7 @@ pub(crate) struct Task {
     pub(crate) waits: Waits,
     pub(crate) work: Work,
     /// The ranges that it holds or has asked for.
-    claims: Claims,
+    pub(crate) claims: Claims,
     /// It is in the run queue or in the stalled list.
     pub(crate) queued: bool,
 }
@@ -117,38 +115,6 @@ pub(crate) enum Route {
     Join { key: TaskKey },
     /// All of a request.
     Direct(Direct),
-}
-
-/// Reads under way by the epoch in which they began.
-#[derive(Default)]
-pub(crate) struct Epochs {
-    current: u64,
-    active: BTreeMap<u64, u32>,
-}
-
-impl Epochs {
-    pub(crate) fn begin(&mut self) -> u64 {
-        *self.active.entry(self.current).or_default() += 1;
-        self.current
-    }
-
-    pub(crate) fn end(&mut self, epoch: u64) {
-        let count = self.active.get_mut(&epoch).expect("the read began");
-        *count -= 1;
-        if *count == 0 {
-            self.active.remove(&epoch);
-        }
-    }
-
-    /// Ends the current epoch; reads up to the returned one may know what changes now.
-    fn close(&mut self) -> u64 {
-        self.current += 1;
-        self.current - 1
-    }
-
-    fn oldest(&self) -> u64 {
-        self.active.first_key_value().map_or(u64::MAX, |(&epoch, _)| epoch)
-    }
 }
 
 /// An open pool.
@@ -198,7 +164,7 @@ pub struct Store {
     progress: bool,
     /// Something has happened since the last [`Store::pump`] that is more than the end of a
     /// request without a task.
-    stirred: bool,
+    pub(crate) stirred: bool,
     pub(crate) label_changes: LabelChanges,
     /// A member whose metadata copy is being made, and the task that does. It is one of the
     /// copies, but no label says so.
@@ -282,7 +248,7 @@ impl Store {
     /// Takes a request to a volume or snapshot. Its answer comes as [`Action::Complete`].
     pub fn submit(&mut self, object: ObjectId, request: Request) {
         match self.check(object, &request) {
-            Err(error) => self.answer(request.id, Err(error)),
+            Err(error) => self.answer(object, &request, Err(error)),
             Ok((first, end)) => {
                 if let Some(request) = self.hold_back(object, request, first, end) {
                     self.begin(object, request, first, end);
@@ -564,75 +530,6 @@ impl Store {
         self.wake(key);
     }
 
-    // Ranges.
-
-    pub(crate) fn acquire(
-        &mut self,
-        key: TaskKey,
-        object: ObjectId,
-        first: u64,
-        end: u64,
-        hold: Hold,
-    ) {
-        let ranges = self.ranges.entry(object).or_insert_with(Ranges::new);
-        let (claim, held) = ranges.acquire(key, first, end, hold);
-        self.tasks[key].claims.put(object, claim);
-        if held {
-            self.wake(key);
-        } else {
-            self.tasks[key].waits.ranges += 1;
-        }
-    }
-
-    /// Takes a range for a request without a task. Nothing happens when it is not free.
-    pub(crate) fn try_acquire(
-        &mut self,
-        object: ObjectId,
-        first: u64,
-        end: u64,
-        hold: Hold,
-    ) -> Option<ClaimKey> {
-        let ranges = self.ranges.entry(object).or_insert_with(Ranges::new);
-        ranges.try_acquire(DIRECT, first, end, hold)
-    }
-
-    pub(crate) fn release(&mut self, key: TaskKey, object: ObjectId) {
-        let claim = self.tasks[key].claims.take(object);
-        self.release_claim(object, claim);
-    }
-
-    pub(crate) fn release_claim(&mut self, object: ObjectId, claim: ClaimKey) {
-        let mut granted = Vec::new();
-        let ranges = self.ranges.get_mut(&object).expect("a held range has a volume");
-        ranges.release(claim, &mut granted);
-        if ranges.is_idle() {
-            self.ranges.remove(&object);
-        }
-        self.granted(granted);
-        if !self.deferred.is_empty() {
-            self.deferred.clear();
-            self.reclaim_wanted = true;
-            self.stirred = true;
-        }
-    }
-
-    /// Withdraws the range that `key` waits for on `object`.
-    pub(crate) fn withdraw(&mut self, key: TaskKey, object: ObjectId) {
-        let mut granted = Vec::new();
-        let claim = self.tasks[key].claims.take(object);
-        let ranges = self.ranges.get_mut(&object).expect("an awaited range has a volume");
-        ranges.withdraw(claim, &mut granted);
-        self.tasks[key].waits.ranges -= 1;
-        self.granted(granted);
-    }
-
-    fn granted(&mut self, keys: Vec<TaskKey>) {
-        for key in keys {
-            self.tasks[key].waits.ranges -= 1;
-            self.wake(key);
-        }
-    }
-
     // Member I/O.
 
     pub(crate) fn start_io(
@@ -657,13 +554,19 @@ impl Store {
         self.actions.push_back(action);
     }
 
-    pub(crate) fn answer(&mut self, id: RequestId, result: Result<(), Error>) {
+    pub(crate) fn answer(
+        &mut self,
+        object: ObjectId,
+        request: &Request,
+        result: Result<(), Error>,
+    ) {
         if result == Err(Error::CapacityExceeded) {
             self.met_full();
         }
         // What was under way when the pool failed may not have been logged.
         let result = if self.failure.is_some() { Err(Error::NotReady) } else { result };
-        self.actions.push_back(Action::Complete(Completion { id, result }));
+        self.devices.count(object, request.operation, request.blocks.0, result);
+        self.actions.push_back(Action::Complete(Completion { id: request.id, result }));
     }
 
     /// The member and byte offset of a block of a cluster.

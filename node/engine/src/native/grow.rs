@@ -12,14 +12,14 @@
 //!
 //! Source: `docs/formats/lvs.md` sections 2.3 and 2.4.
 
-use std::sync::{Arc, mpsc::sync_channel};
+use std::sync::mpsc::sync_channel;
 
 use fathom_lvs::{
     Addition, Content, MediumError,
     format::label::{LABEL_SIZE, label_offsets},
     geometry::MemberIndex,
 };
-use fathom_runtime::device::{DeviceError, DeviceFile};
+use fathom_runtime::device::DeviceError;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -107,9 +107,7 @@ impl<M: CarriesPool> PoolHandle<M> {
     ///
     /// Why not, also when the device has become smaller.
     pub fn grow_member(&self, member: MemberIndex) -> Result<(), GrowError> {
-        let (answer, device) = sync_channel(1);
-        self.send(FromThread::Device { member, answer });
-        let device: Arc<DeviceFile> = device.recv().map_err(|_| match self.look(|_| ()) {
+        let device = self.device(member).ok_or_else(|| match self.look(|_| ()) {
             Some(()) => GrowError::NoDevice(member),
             None => CallError::Closed.into(),
         })?;

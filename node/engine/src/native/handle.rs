@@ -2,11 +2,17 @@
 //!
 //! It takes locks and wakes threads, so it is not for the I/O path of a volume that is served.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, SyncSender, sync_channel},
+};
 
 use fathom_block::{Error, Operation, Request, RequestId};
-use fathom_lvs::{Refused, Store, Ticket, geometry::ObjectId};
-use fathom_runtime::{Address, Buffer, Ended, Remote};
+use fathom_lvs::{
+    Refused, Store, Ticket,
+    geometry::{MemberIndex, ObjectId},
+};
+use fathom_runtime::{Address, Buffer, Ended, Remote, device::DeviceFile};
 use fathom_units::{BlockCount, Lba};
 
 use super::{
@@ -94,6 +100,14 @@ impl<M: CarriesPool> PoolHandle<M> {
         let look = move |store: &Store| drop(answer.try_send(look(store)));
         self.send(FromThread::Look(Box::new(look)));
         answered.recv().ok()
+    }
+
+    /// The device of a member: its path, its sizes, and what it writes at once. `None` for a member that is
+    /// missing or memory, and when the pool is closed. Whoever keeps it keeps its lock.
+    pub fn device(&self, member: MemberIndex) -> Option<Arc<DeviceFile>> {
+        let (answer, device) = sync_channel(1);
+        self.send(FromThread::Device { member, answer });
+        device.recv().ok()
     }
 
     /// Does one request and waits for its answer. It brings `data` back.
