@@ -1,7 +1,8 @@
 //! A node in this process: loops, a pool in memory, and a target that listens on loopback.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use fathom_engine::{
     serve::{handle::TargetHandle, message::Route},
 };
 use fathom_lvs::{
-    NewMember, NewPool, NewVolume,
+    Capacity, NewMember, NewPool, NewVolume,
     format::op::{Identity, PoolRecord, QosLimits, VolumeFlags, VolumeRecord},
     geometry::{ClusterSize, ObjectId},
 };
@@ -34,10 +35,40 @@ use uuid::Uuid;
 /// How long is waited for what should happen: nothing takes that long.
 pub const LONG: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
-/// The size of the volume, in blocks of 4096 bytes.
+/// The size of the volume unless a [`Plan`] says otherwise, in blocks of 4096 bytes.
 pub const BLOCKS: u64 = 64 * MIB / 4096;
 /// Connections that may be open at once.
 pub const CONNECTIONS_MAX: usize = 1_100;
+
+/// What a node is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its loops.
+    pub loops: Configuration,
+    /// What connections are granted.
+    pub limits: Limits,
+    /// How many ports it listens at.
+    pub listeners: usize,
+    /// The address at which discovery says that it is; unspecified for the one that a host reached.
+    pub advertised: IpAddr,
+    /// The size of its pool, in bytes. Memory is taken as it is written.
+    pub pool_bytes: u64,
+    /// The size of its volume, in blocks of 4096 bytes. It is thin.
+    pub blocks: u64,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            loops: Configuration::default(),
+            limits: Limits::default(),
+            listeners: 1,
+            advertised: Ipv4Addr::UNSPECIFIED.into(),
+            pool_bytes: 256 * MIB,
+            blocks: BLOCKS,
+        }
+    }
+}
 
 /// A node that serves [`VOLUME`].
 pub struct Node {
@@ -47,13 +78,17 @@ pub struct Node {
     pub pool: PoolHandle<NodeMessage>,
     /// Its target.
     pub target: TargetHandle<NodeMessage>,
-    /// Where it listens.
+    /// Where it listens, first of all.
     pub address: SocketAddr,
+    /// Everywhere it listens from the start.
+    pub addresses: Vec<SocketAddr>,
     /// Counts its connections.
     pub limit: ConnectionLimit,
     /// The volume.
     pub object: ObjectId,
     porters: Vec<Address>,
+    /// The size of the volume.
+    blocks: AtomicU64,
 }
 
 impl Node {
@@ -71,29 +106,43 @@ impl Node {
     /// # Panics
     ///
     /// When that is refused.
-    pub fn start_with(configuration: &Configuration, limits: Limits) -> Self {
-        let loops = Loops::start(configuration).expect("loops start");
-        let members = Members(vec![Member::Memory(Memory::new(256 * MIB))]);
+    pub fn start_with(loops: &Configuration, limits: Limits) -> Self {
+        Self::of(&Plan { loops: loops.clone(), limits, ..Plan::default() })
+    }
+
+    /// Starts a node.
+    ///
+    /// # Panics
+    ///
+    /// When that is refused.
+    pub fn of(plan: &Plan) -> Self {
+        let loops = Loops::start(&plan.loops).expect("loops start");
+        let members = Members(vec![Member::Memory(Memory::new(plan.pool_bytes))]);
         let opened = Opened::create(members, &new_pool()).expect("a new pool");
         let pool = PoolHandle::start(loops.remote(0), opened).expect("the loop runs");
-        pool.call(|store| store.create_volume(new_volume())).expect("a volume");
+        let volume = new_volume(plan.blocks);
+        pool.call(|store| store.create_volume(volume)).expect("a volume");
         let find = |store: &fathom_lvs::Store| store.volumes().next().expect("it exists").id;
         let object = pool.look(find).expect("the pool is open");
 
         let limit = ConnectionLimit::new(CONNECTIONS_MAX);
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listener = Listener::bind(any, 128, &limit).expect("loopback has a free port");
-        let address = listener.local();
+        let listen = |_| Listener::bind(any, 128, &limit).expect("loopback has a free port");
+        let listeners: Vec<_> = (0..plan.listeners).map(listen).collect();
+        let addresses: Vec<_> = listeners.iter().map(Listener::local).collect();
+        let portal = |at: &SocketAddr| Portal { address: plan.advertised, port: at.port() };
         let settings = Settings {
-            limits,
-            portals: vec![Portal { address: Ipv4Addr::UNSPECIFIED.into(), port: address.port() }],
+            limits: plan.limits,
+            portals: addresses.iter().map(portal).collect(),
             model: "Fathom".to_owned(),
             firmware: "0.1".to_owned(),
         };
         let (target, porters) = TargetHandle::start(&loops, settings).expect("loops run");
-        let node = Self { loops, pool, target, address, limit, object, porters };
+        let address = *addresses.first().expect("it listens somewhere");
+        let blocks = plan.blocks.into();
+        let node = Self { loops, pool, target, address, addresses, limit, object, porters, blocks };
         node.export();
-        node.target.open(vec![listener], node.porters.clone()).expect("loops run");
+        node.target.open(listeners, node.porters.clone()).expect("loops run");
         node
     }
 
@@ -128,7 +177,7 @@ impl Node {
         let mut subsystem = volume();
         let device = DeviceId(self.object.0);
         subsystem.namespaces[0].device = device;
-        subsystem.namespaces[0].blocks = BLOCKS;
+        subsystem.namespaces[0].blocks = self.blocks.load(Ordering::Relaxed);
         subsystem.controllers = 1..=1000;
         let route = Route { pool, object: self.object };
         let exported = self.target.export(subsystem, vec![(device, route)]);
@@ -152,6 +201,7 @@ impl Node {
     pub fn resize(&self, blocks: u64) {
         let (object, size) = (self.object, blocks * 4096);
         self.pool.call(move |store| store.resize_volume(object, size)).expect("there is space");
+        self.blocks.store(blocks, Ordering::Relaxed);
         assert!(self.target.resized(nqn(VOLUME), Nsid(1), blocks).expect("the target runs"));
     }
 
@@ -175,6 +225,15 @@ impl Node {
             // Goes on with the panic of a loop, if there was one.
             _ => stopping.join().expect("the loops end"),
         }
+    }
+
+    /// How much of its pool is used.
+    ///
+    /// # Panics
+    ///
+    /// When the pool is closed.
+    pub fn capacity(&self) -> Capacity {
+        self.pool.look(fathom_lvs::Store::capacity).expect("the pool is open")
     }
 
     /// Waits until no connection is open.
@@ -214,14 +273,14 @@ fn new_pool() -> NewPool {
     }
 }
 
-fn new_volume() -> NewVolume {
+fn new_volume(blocks: u64) -> NewVolume {
     let uuid = Uuid::from_u128(7);
     let record = VolumeRecord {
         id: ObjectId(1),
         uuid,
         tip: None,
         flags: VolumeFlags::default(),
-        size: ByteCount(BLOCKS * 4096),
+        size: ByteCount(blocks * 4096),
         logical_block_size: 4096,
         created_ns: 1,
         identity: Identity {
