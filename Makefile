@@ -25,6 +25,7 @@ test: lint ## Check the form of the code, then run every test
 lint: ## Check formatting and lints; any warning fails
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy -p fathom-test-conformance --all-targets --features guests --locked -- -D warnings
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -37,6 +38,11 @@ crash: ## Enumerate crashes of the logical volume store with FATHOM_SEEDS seeds
 .PHONY: power
 power: ## Cut the power of the store on real I/O at FATHOM_CUTS moments; needs FUSE
 	FATHOM_CUTS=$(FATHOM_CUTS) $(CARGO) test --release --locked -p fathom-test-fuse -p fathom-test-power
+
+.PHONY: guests
+guests: ## Run the hosts of Linux kernels in QEMU guests against the target; prepares the guests first
+	FATHOM_GUESTS="$$(tests/conformance/guest/prepare)" && export FATHOM_GUESTS && \
+		$(CARGO) test --release --locked -p fathom-test-conformance --features guests --test guest
 
 .PHONY: defects
 defects: ## Plant defects in the store; each has to be found by the crash enumeration

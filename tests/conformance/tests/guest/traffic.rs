@@ -1,0 +1,76 @@
+//! Verified load, and resets under it.
+
+use fathom_test_conformance::guest::{Kernel, Outcome, Running};
+
+use crate::scene::{LOAD_LIMIT, SOON, Scene, verified};
+
+pub(crate) fn what_several_jobs_write_at_random_is_verified(kernel: Kernel) {
+    let scene = Scene::new(kernel);
+    scene.connect("--hdr-digest --data-digest");
+    for load in [
+        "--rw=randwrite --bs=4k --size=4m --numjobs=4 --iodepth=32",
+        "--rw=randwrite --bssplit=4k/40:16k/30:64k/20:1m/10 --size=16m --numjobs=2 --iodepth=8",
+        // Written anew, partly without a whole block's alignment of the cluster, and flushed.
+        "--rw=randwrite --bs=12k --size=6m --numjobs=2 --iodepth=8 --fsync=16",
+    ] {
+        let increment = "--offset_increment=16m";
+        scene.guest.begin(&verified(&format!("{load} {increment}"))).succeed(LOAD_LIMIT);
+    }
+    scene.disconnect();
+    scene.guest.finish(&[]);
+}
+
+pub(crate) fn a_reset_under_load_costs_no_error(kernel: Kernel) {
+    let scene = Scene::new(kernel);
+    scene.connect("--nr-io-queues=2");
+    let load = Load::begin(&scene);
+    for _ in 0..3 {
+        load.goes_on();
+        scene.guest.sh("nvme reset /dev/nvme0");
+    }
+    load.goes_on();
+    load.end();
+    scene.disconnect();
+    scene.guest.finish(&["nvme nvme0: resetting controller", NO_PATH]);
+}
+
+/// What a kernel says of a request that has to wait until there is a path again.
+pub(crate) const NO_PATH: &str = "block nvme0n1: no usable path - requeuing I/O";
+/// For how many writes of the host a load is watched until it is taken to go on.
+const SOME: u64 = 100;
+/// The exit status of a fio that was interrupted and had no error until then.
+const INTERRUPTED: i32 = 128;
+
+/// A load that writes and verifies until it is ended.
+pub(crate) struct Load<'a> {
+    scene: &'a Scene,
+    fio: Running<'a>,
+}
+
+impl<'a> Load<'a> {
+    pub(crate) fn begin(scene: &'a Scene) -> Self {
+        let options = "--rw=randwrite --bs=4k --size=4m --numjobs=2 --iodepth=16 \
+                       --offset_increment=4m --verify_backlog=256 --time_based --runtime=1h";
+        Self { scene, fio: scene.guest.begin(&verified(options)) }
+    }
+
+    /// Waits until the host has ended some more writes than until now.
+    pub(crate) fn goes_on(&self) {
+        // Of all paths: the device of all of them together does not count on Linux 6.1.
+        let count = "cat /sys/block/nvme0c*n1/stat | awk '{ n += $5 } END { print n }'";
+        let now: u64 = self.scene.guest.sh(count).trim().parse().expect("a number of writes");
+        self.scene.guest.wait_until(&format!("[ $({count}) -gt {} ]", now + SOME), SOON);
+    }
+
+    /// Ends it. Until then it has met no error.
+    pub(crate) fn end(self) {
+        self.scene.guest.sh("killall -INT fio");
+        let Outcome { status, output } = self.fio.wait(LOAD_LIMIT);
+        assert!(status == INTERRUPTED && output.contains("err= 0"), "{status}: {output}");
+    }
+
+    /// Waits until it ends by itself, with the errors that it has met.
+    pub(crate) fn fails(self) -> Outcome {
+        self.fio.wait(SOON)
+    }
+}
