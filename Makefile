@@ -42,7 +42,10 @@ power: ## Cut the power of the store on real I/O at FATHOM_CUTS moments; needs F
 .PHONY: guests
 guests: ## Run the hosts of Linux kernels in QEMU guests against the target; prepares the guests first
 	FATHOM_GUESTS="$$(tests/conformance/guest/prepare)" && export FATHOM_GUESTS && \
-		$(CARGO) test --release --locked -p fathom-test-conformance --features guests --test guest
+	for kernel in 6.1 6.12; do \
+		FATHOM_KERNEL=$$kernel $(CARGO) test --release --locked -p fathom-test-conformance \
+			--features guests --test guest || exit 1; \
+	done
 
 .PHONY: defects
 defects: ## Plant defects in the store; each has to be found by the crash enumeration

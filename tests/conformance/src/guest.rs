@@ -34,6 +34,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 pub const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2));
 /// The variable that names the folder of the guests, as `guest/prepare` prints it.
 pub const FOLDER: &str = "FATHOM_GUESTS";
+/// The variable that names the version of the kernel which the tests run with.
+pub const KERNEL: &str = "FATHOM_KERNEL";
 /// Commands that a guest can run at once.
 const SHELLS: usize = 3;
 /// The memory of a guest, in MiB. Its file system is in it, and takes 100 MiB.
@@ -65,6 +67,18 @@ pub enum Kernel {
 }
 
 impl Kernel {
+    /// The one that [`KERNEL`] names.
+    ///
+    /// # Panics
+    ///
+    /// When it names none of these.
+    pub fn of_this_run() -> Self {
+        let version = std::env::var(KERNEL).unwrap_or_default();
+        let all = [Self::Linux6_1, Self::Linux6_12];
+        let named = all.into_iter().find(|kernel| kernel.version() == version);
+        named.unwrap_or_else(|| panic!("`make guests` sets {KERNEL}, which is `{version}`"))
+    }
+
     /// Its version, and its folder among the guests.
     pub fn version(self) -> &'static str {
         match self {

@@ -1,12 +1,13 @@
 //! What can be asked of a controller, resizing, single commands.
 
-use fathom_test_conformance::guest::{Kernel, Outcome};
+use fathom_test_conformance::guest::Outcome;
 use fathom_test_target::rig::VOLUME;
 
 use crate::scene::{BLOCKS, DEVICE, SOON, Scene};
 
-pub(crate) fn a_controller_answers_what_hosts_ask(kernel: Kernel) {
-    let scene = Scene::new(kernel);
+#[test]
+fn a_controller_answers_what_hosts_ask() {
+    let scene = Scene::new();
     scene.connect("");
     let mut missing = Vec::new();
     let mut ask = |question: &str, answers: &[&str]| {
@@ -60,8 +61,9 @@ pub(crate) fn a_controller_answers_what_hosts_ask(kernel: Kernel) {
     scene.guest.finish(&[]);
 }
 
-pub(crate) fn a_resize_is_seen_without_being_looked_for(kernel: Kernel) {
-    let scene = Scene::new(kernel);
+#[test]
+fn a_resize_is_seen_without_being_looked_for() {
+    let scene = Scene::new();
     scene.connect("");
     let size = |blocks: u64| format!("[ $(blockdev --getsize64 {DEVICE}) -eq {} ]", blocks * 4096);
     scene.guest.wait_until(&size(BLOCKS), SOON);
@@ -77,8 +79,9 @@ pub(crate) fn a_resize_is_seen_without_being_looked_for(kernel: Kernel) {
     scene.guest.finish(&["detected capacity change"]);
 }
 
-pub(crate) fn single_commands_do_what_they_say(kernel: Kernel) {
-    let scene = Scene::new(kernel);
+#[test]
+fn single_commands_do_what_they_say() {
+    let scene = Scene::new();
     scene.connect("");
     let sh = |command: &str| scene.guest.sh(command);
     let same = |left: &str, right: &str| sh(&format!("cmp -n 65536 {left} {right}"));

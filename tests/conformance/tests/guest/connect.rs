@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use fathom_test_conformance::guest::{Kernel, OUTSIDE, PROCESSORS};
+use fathom_test_conformance::guest::{OUTSIDE, PROCESSORS};
 use fathom_test_target::rig::VOLUME;
 
 use crate::scene::{DEVICE, LOAD_LIMIT, SOON, Scene, verified, whereabouts};
 
-pub(crate) fn discovery_leads_to_every_port(kernel: Kernel) {
-    let scene = Scene::new(kernel);
+#[test]
+fn discovery_leads_to_every_port() {
+    let scene = Scene::new();
     let whereabouts = whereabouts(scene.node.address.port());
     let found = scene.guest.sh(&format!("nvme discover {whereabouts}"));
     assert!(found.contains("Number of Records 2"), "{found}");
@@ -37,8 +38,9 @@ pub(crate) fn discovery_leads_to_every_port(kernel: Kernel) {
     scene.guest.finish(&[]);
 }
 
-pub(crate) fn a_host_connects_with_every_kind_of_queue_and_digests(kernel: Kernel) {
-    let scene = Scene::new(kernel);
+#[test]
+fn a_host_connects_with_every_kind_of_queue_and_digests() {
+    let scene = Scene::new();
     for digests in ["", "--hdr-digest", "--data-digest", "--hdr-digest --data-digest"] {
         let mut options = digests.to_owned();
         for kind in ["io", "write", "poll"] {

@@ -1,7 +1,5 @@
 //! ext4 and XFS, and the space that they give back.
 
-use fathom_test_conformance::guest::Kernel;
-
 use crate::scene::{DEVICE, LOAD_LIMIT, SOON, Scene};
 
 const MIB: u64 = 1 << 20;
@@ -11,18 +9,20 @@ const FILES: u64 = 48;
 /// deleted and the rest is trimmed: its own tables, and clusters that it uses a part of.
 const LEFT: u64 = 8 * MIB;
 
-pub(crate) fn ext4_is_made_used_and_trimmed(kernel: Kernel) {
+#[test]
+fn ext4_is_made_used_and_trimmed() {
     let check = format!("e2fsck -f -n {DEVICE}");
-    is_made_used_and_trimmed(kernel, &format!("/sbin/mkfs.ext4 -q {DEVICE}"), &check);
+    is_made_used_and_trimmed(&format!("/sbin/mkfs.ext4 -q {DEVICE}"), &check);
 }
 
-pub(crate) fn xfs_is_made_used_and_trimmed(kernel: Kernel) {
+#[test]
+fn xfs_is_made_used_and_trimmed() {
     let check = format!("xfs_repair -n {DEVICE}");
-    is_made_used_and_trimmed(kernel, &format!("mkfs.xfs -q {DEVICE}"), &check);
+    is_made_used_and_trimmed(&format!("mkfs.xfs -q {DEVICE}"), &check);
 }
 
-fn is_made_used_and_trimmed(kernel: Kernel, make: &str, check: &str) {
-    let scene = Scene::new(kernel);
+fn is_made_used_and_trimmed(make: &str, check: &str) {
+    let scene = Scene::new();
     let sh = |command: &str| scene.guest.begin(command).succeed(LOAD_LIMIT);
     scene.connect("--nr-io-queues=2");
     sh(make);

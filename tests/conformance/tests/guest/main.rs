@@ -1,7 +1,7 @@
 //! The hosts of Linux kernels against the running target.
 //!
-//! Each test boots a guest with its kernel, and a node in this process that the guest reaches over
-//! loopback. All of them run with each kernel. `make guests` prepares the guests and runs them.
+//! Each test boots a guest with the kernel of the run, and a node in this process that the guest reaches over
+//! loopback. `make guests` prepares the guests, and runs all of it with each kernel.
 //!
 //! - [`scene`]: a guest, a node, and what the tests say to `nvme` and `fio`.
 //! - [`connect`]: discovery, queues, digests, disconnecting.
@@ -17,33 +17,3 @@ mod connect;
 mod filesystems;
 mod paths;
 mod traffic;
-
-macro_rules! on_each_kernel {
-    ($($file:ident::$test:ident,)*) => {
-        mod linux_6_1 {
-            $(#[test] fn $test() {
-                crate::$file::$test(fathom_test_conformance::guest::Kernel::Linux6_1);
-            })*
-        }
-        mod linux_6_12 {
-            $(#[test] fn $test() {
-                crate::$file::$test(fathom_test_conformance::guest::Kernel::Linux6_12);
-            })*
-        }
-    };
-}
-
-on_each_kernel! {
-    connect::discovery_leads_to_every_port,
-    connect::a_host_connects_with_every_kind_of_queue_and_digests,
-    admin::a_controller_answers_what_hosts_ask,
-    admin::a_resize_is_seen_without_being_looked_for,
-    admin::single_commands_do_what_they_say,
-    traffic::what_several_jobs_write_at_random_is_verified,
-    traffic::a_reset_under_load_costs_no_error,
-    filesystems::ext4_is_made_used_and_trimmed,
-    filesystems::xfs_is_made_used_and_trimmed,
-    paths::unexporting_under_load_ends_in_errors_and_exporting_again_in_service,
-    paths::a_host_that_is_removed_gets_errors_and_comes_back_when_it_is_allowed,
-    paths::a_portal_that_is_lost_under_load_costs_no_error,
-}

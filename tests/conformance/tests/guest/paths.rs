@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fathom_target::export::Hosts;
-use fathom_test_conformance::{cable::Cable, guest::Kernel};
+use fathom_test_conformance::cable::Cable;
 use fathom_test_target::rig::{VOLUME, nqn};
 
 use crate::{
@@ -33,33 +33,29 @@ const SILENCE: &[&str] = &[
     "type 4 opcode 0x18 (Admin Cmd) QID 0 timeout",
 ];
 
-pub(crate) fn unexporting_under_load_ends_in_errors_and_exporting_again_in_service(kernel: Kernel) {
+#[test]
+fn unexporting_under_load_ends_in_errors_and_exporting_again_in_service() {
     let turn_away = |scene: &Scene| scene.node.unexport();
-    turned_away_and_let_in(kernel, turn_away, |scene| scene.node.export(), NOT_THERE);
+    turned_away_and_let_in(turn_away, |scene| scene.node.export(), NOT_THERE);
 }
 
-pub(crate) fn a_host_that_is_removed_gets_errors_and_comes_back_when_it_is_allowed(kernel: Kernel) {
+#[test]
+fn a_host_that_is_removed_gets_errors_and_comes_back_when_it_is_allowed() {
     let set = |scene: &Scene, hosts| {
         let set = scene.node.target.set_hosts(nqn(VOLUME), hosts, SOON);
         assert!(set.expect("the target runs"), "the volume is served");
     };
     let other = || Hosts::Listed(BTreeSet::from([nqn("nqn.2026-01.io.fathom:other")]));
     let this = || Hosts::Listed(BTreeSet::from([nqn(HOST)]));
-    turned_away_and_let_in(
-        kernel,
-        |scene| set(scene, other()),
-        |scene| set(scene, this()),
-        NOT_ALLOWED,
-    );
+    turned_away_and_let_in(|scene| set(scene, other()), |scene| set(scene, this()), NOT_ALLOWED);
 }
 
 fn turned_away_and_let_in(
-    kernel: Kernel,
     turn_away: impl FnOnce(&Scene),
     let_in: impl FnOnce(&Scene),
     refused: &[&str],
 ) {
-    let scene = Scene::new(kernel);
+    let scene = Scene::new();
     scene.connect(OPTIONS);
     // Without this a host waits for the target as long as the path may come back.
     scene.guest.sh("echo 1 >/sys/class/nvme/nvme0/fast_io_fail_tmo");
@@ -87,8 +83,9 @@ enum Loss {
     Stall,
 }
 
-pub(crate) fn a_portal_that_is_lost_under_load_costs_no_error(kernel: Kernel) {
-    let scene = Scene::new(kernel);
+#[test]
+fn a_portal_that_is_lost_under_load_costs_no_error() {
+    let scene = Scene::new();
     let mut cables: Vec<_> = scene.node.addresses.iter().copied().map(Cable::new).collect();
     for cable in &cables {
         scene.connect_to(cable.address().port(), OPTIONS);

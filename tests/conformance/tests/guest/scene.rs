@@ -30,7 +30,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    pub(crate) fn new(kernel: Kernel) -> Self {
+    pub(crate) fn new() -> Self {
         let plan = Plan {
             loops: Configuration { loops: 2, ..Configuration::default() },
             listeners: 2,
@@ -39,7 +39,7 @@ impl Scene {
             blocks: BLOCKS,
             ..Plan::default()
         };
-        Self { node: Node::of(&plan), guest: Guest::boot(kernel) }
+        Self { node: Node::of(&plan), guest: Guest::boot(Kernel::of_this_run()) }
     }
 
     /// Connects the host to the first port of the node, and waits for the namespace.

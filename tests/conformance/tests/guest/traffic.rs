@@ -1,11 +1,12 @@
 //! Verified load, and resets under it.
 
-use fathom_test_conformance::guest::{Kernel, Outcome, Running};
+use fathom_test_conformance::guest::{Outcome, Running};
 
 use crate::scene::{LOAD_LIMIT, SOON, Scene, verified};
 
-pub(crate) fn what_several_jobs_write_at_random_is_verified(kernel: Kernel) {
-    let scene = Scene::new(kernel);
+#[test]
+fn what_several_jobs_write_at_random_is_verified() {
+    let scene = Scene::new();
     scene.connect("--hdr-digest --data-digest");
     for load in [
         "--rw=randwrite --bs=4k --size=4m --numjobs=4 --iodepth=32",
@@ -20,8 +21,9 @@ pub(crate) fn what_several_jobs_write_at_random_is_verified(kernel: Kernel) {
     scene.guest.finish(&[]);
 }
 
-pub(crate) fn a_reset_under_load_costs_no_error(kernel: Kernel) {
-    let scene = Scene::new(kernel);
+#[test]
+fn a_reset_under_load_costs_no_error() {
+    let scene = Scene::new();
     scene.connect("--nr-io-queues=2");
     let load = Load::begin(&scene);
     for _ in 0..3 {
