@@ -16,11 +16,13 @@
 //! - Latency counts from the event in which a request was submitted to the event that brought its
 //!   completion, by a clock that is read once an event.
 //! - Bytes of plain reads are received and dropped: nothing looks at them.
+//! - With `verify` a read has a buffer and is compared, and a write is made for its block.
 //! - The thread that has asked for the load is told everything that ends, also when the loop dies.
 //!
 //! Before it: [`crate::run`](crate::run()). After it: `RemoteNamespace` of `node/engine`.
 
 mod lane;
+mod ledger;
 
 use std::{
     sync::{
@@ -32,18 +34,19 @@ use std::{
 };
 
 use fathom_block::{self as block, Operation, Request, RequestId};
-use fathom_engine::remote::{Data, Happened, Options, RemoteNamespace};
+use fathom_engine::remote::{Completed, Data, Happened, Options, RemoteNamespace};
 use fathom_host::{Config, Error as HostError, Event as HostEvent, Namespace, Purpose};
-use fathom_nvme::{Status, tcp::Alignment};
+use fathom_nvme::tcp::Alignment;
 use fathom_runtime::{
     Actor, Birth, Buffer, Context, Event, Message, Slice,
     net::{SocketEvent, SocketOptions},
 };
 use fathom_units::{BlockCount, Monotonic};
 
-use self::lane::Lane;
+use self::{lane::Lane, ledger::Ledger};
 use crate::{
-    error::Failure,
+    error::{BenchError, Failure},
+    journal::JournalError,
     random::Random,
     report::{Direction, Tally},
     workload::{Course, Target, Until, Workload},
@@ -60,8 +63,10 @@ const RECONNECT_TIMER: u64 = 2;
 
 /// What a load is told.
 pub(crate) enum BenchMessage {
-    /// Begin.
+    /// Begin the load.
     Begin(Arc<Course>),
+    /// Read all that is known to have been written, once, and compare it.
+    Verify(Arc<Course>),
     /// Submit nothing more, and say what was counted when all has ended.
     Stop,
     /// Shut the controller down and disconnect.
@@ -78,12 +83,12 @@ impl Message for BenchMessage {
 pub(crate) enum Said {
     /// The namespace can be used.
     Ready { number: usize, namespace: Namespace, io_queues: usize },
-    /// The load is over.
+    /// The load or the verification is over.
     Loaded(Box<Loaded>),
     /// There is no association, and there will be none. The load is over too, if it had begun.
     Failed { failures: Vec<Failure>, was_live: bool, loaded: Box<Loaded> },
-    /// The namespace is not what it was.
-    Changed { why: String },
+    /// Something is wrong with which the load does not go on.
+    Broken(Box<BenchError>),
     /// The association is closed.
     Closed,
     /// The loop has died.
@@ -107,6 +112,8 @@ pub(crate) struct Counters {
     pub(crate) requests: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) bytes: AtomicU64,
+    /// Units that the verification has looked at.
+    pub(crate) verified: AtomicU64,
 }
 
 impl Counters {
@@ -142,6 +149,7 @@ impl Drop for Voice {
 #[derive(Clone, Copy)]
 struct Slot {
     lane: usize,
+    unit: u64,
     direction: Direction,
     submitted: Instant,
     is_under_way: bool,
@@ -178,7 +186,10 @@ pub(crate) struct Load {
     under_way: usize,
     contents: Vec<Slice>,
     is_stopping: bool,
+    is_verifying: bool,
     is_over: bool,
+    /// There is no association, and there will be none.
+    has_failed: bool,
     wants_close: bool,
     is_closing: bool,
     loaded: Loaded,
@@ -204,7 +215,9 @@ impl Load {
                 under_way: 0,
                 contents: Vec::new(),
                 is_stopping: false,
+                is_verifying: false,
                 is_over: false,
+                has_failed: false,
                 wants_close: false,
                 is_closing: false,
                 loaded: Loaded { tally: Tally::default(), began: None, ended: None },
@@ -280,9 +293,7 @@ impl Load {
     fn compare(&mut self, now: &Namespace) {
         let Some(before) = self.namespace else { return };
         if now.block_size != before.block_size || now.nguid != before.nguid {
-            let why = "another namespace is there now".to_owned();
-            self.voice.say(Said::Changed { why });
-            self.is_stopping = true;
+            self.break_off(BenchError::Changed("another one is there now".to_owned()));
         }
     }
 
@@ -325,8 +336,8 @@ impl Load {
     fn forget_requests(&mut self) {
         for (number, slot) in self.slots.iter_mut().enumerate() {
             if std::mem::take(&mut slot.is_under_way) {
-                self.lanes[slot.lane].free.push(number);
-                self.loaded.tally.unknown += 1;
+                self.lanes[slot.lane].lose(number, slot.unit);
+                self.loaded.tally.unknown += u64::from(!self.is_verifying);
                 Counters::add(&self.plan.counters.failed, 1);
             }
         }
@@ -334,13 +345,20 @@ impl Load {
     }
 
     fn fail(&mut self) {
+        self.has_failed = true;
         if std::mem::replace(&mut self.is_over, true) {
             return;
         }
-        let failures = std::mem::take(&mut self.failures);
+        let failures = self.failures.clone();
         let was_live = self.namespace.is_some();
         let loaded = self.take_loaded();
         self.voice.say(Said::Failed { failures, was_live, loaded });
+    }
+
+    /// Submits nothing more, for something that is no loss.
+    fn break_off(&mut self, error: BenchError) {
+        self.is_stopping = true;
+        self.voice.say(Said::Broken(Box::new(error)));
     }
 
     fn take_loaded(&mut self) -> Box<Loaded> {
@@ -350,65 +368,135 @@ impl Load {
 
     // Requests.
 
-    fn begin(&mut self, course: Arc<Course>, context: &mut Context<'_, BenchMessage>) {
+    fn prepare(&mut self, course: &Arc<Course>) -> Result<(), JournalError> {
         let workload = &course.workload;
         let depth = workload.queue_depth as usize;
-        self.lanes = workload
-            .jobs_of(self.plan.number)
-            .enumerate()
-            .map(|(lane, job)| Lane::new(&course, job, (lane * depth..(lane + 1) * depth).rev()))
-            .collect();
-        let now = Instant::now();
-        let idle =
-            |lane| Slot { lane, direction: Direction::Read, submitted: now, is_under_way: false };
-        self.slots = (0..self.lanes.len() * depth).map(|slot| idle(slot / depth)).collect();
-        if workload.mode.writes() {
+        let mut lanes = Vec::new();
+        for (lane, job) in workload.jobs_of(self.plan.number).enumerate() {
+            let ledger = match &course.journal {
+                Some(journal) => Some(Ledger::new(Arc::clone(journal), course.section(job))?),
+                None => None,
+            };
+            let slots = (lane * depth..(lane + 1) * depth).rev();
+            lanes.push(Lane::new(course, job, slots, ledger));
+        }
+        self.lanes = lanes;
+        let idle = Slot {
+            lane: 0,
+            unit: 0,
+            direction: Direction::Read,
+            submitted: Instant::now(),
+            is_under_way: false,
+        };
+        let slots = 0..self.lanes.len() * depth;
+        self.slots = slots.map(|slot| Slot { lane: slot / depth, ..idle }).collect();
+        Ok(())
+    }
+
+    fn begin(&mut self, course: Arc<Course>, context: &mut Context<'_, BenchMessage>) {
+        if let Err(error) = self.prepare(&course) {
+            self.break_off(error.into());
+        }
+        let workload = &course.workload;
+        if workload.mode.writes() && course.journal.is_none() {
             self.contents = contents(workload, self.plan.number, self.slots.len());
         }
         if let Until::Elapsed(time) = workload.until {
             let timer = context.set_timer(context.now() + time, END_TIMER);
             assert!(timer.is_some(), "a loop of this run has few timers");
         }
-        self.loaded.began = Some(now);
+        self.loaded.began = Some(Instant::now());
         self.course = Some(course);
     }
 
-    fn completed(
-        &mut self,
-        id: RequestId,
-        result: Result<(), block::Error>,
-        status: Option<Status>,
-        now: Instant,
-    ) {
+    fn begin_verifying(&mut self, course: Arc<Course>) {
+        (self.is_stopping, self.is_over, self.is_verifying) = (false, false, true);
+        if self.course.is_none()
+            && let Err(error) = self.prepare(&course)
+        {
+            self.break_off(error.into());
+        }
+        self.course = Some(course);
+        self.lanes.iter_mut().for_each(Lane::begin_verifying);
+        if self.has_failed {
+            self.fail();
+        }
+    }
+
+    fn completed(&mut self, completed: &Completed, clock: Instant) {
+        let Completed { id, result, status, data } = completed;
         let number = usize::try_from(id.0).expect("the number of a slot");
-        let Slot { lane, direction, submitted, is_under_way } = self.slots[number];
+        let Slot { lane, unit, direction, submitted, is_under_way } = self.slots[number];
         if !is_under_way {
             // Its association is lost, and it is counted as unknown.
             return;
         }
         self.slots[number].is_under_way = false;
-        self.lanes[lane].free.push(number);
+        self.lanes[lane].end(number, unit);
         self.under_way -= 1;
-        self.loaded.ended = Some(now);
-        let (tally, counters) = (&mut self.loaded.tally, &self.plan.counters);
+        let counters = &self.plan.counters;
         Counters::add(&counters.requests, 1);
+        let bytes = u64::from(self.plan.workload.block_bytes);
         match result {
-            Ok(()) => {
-                let latency = now.saturating_duration_since(submitted).as_nanos();
-                let latency_ns = u64::try_from(latency).unwrap_or(u64::MAX);
-                let bytes = u64::from(self.plan.workload.block_bytes);
-                tally.succeeded(direction, latency_ns, bytes);
-                Counters::add(&counters.bytes, bytes);
+            Ok(()) => Counters::add(&counters.bytes, bytes),
+            Err(_) => Counters::add(&counters.failed, 1),
+        }
+        if !self.is_verifying {
+            self.loaded.ended = Some(clock);
+            let tally = &mut self.loaded.tally;
+            match result {
+                Ok(()) => {
+                    let latency = clock.saturating_duration_since(submitted).as_nanos();
+                    let latency_ns = u64::try_from(latency).unwrap_or(u64::MAX);
+                    tally.succeeded(direction, latency_ns, bytes);
+                }
+                Err(error) => tally.failed(direction, *status, *error, 1),
             }
-            Err(error) => {
-                tally.failed(direction, status, error, 1);
-                Counters::add(&counters.failed, 1);
+        }
+        self.settle(lane, unit, direction, *result, data);
+    }
+
+    /// With `verify`: notes what was acknowledged, and compares what was read.
+    fn settle(
+        &mut self,
+        lane: usize,
+        unit: u64,
+        direction: Direction,
+        result: Result<(), block::Error>,
+        data: &Data,
+    ) {
+        let (Some(course), Some(ledger)) = (&self.course, &mut self.lanes[lane].ledger) else {
+            return;
+        };
+        let tally = &mut self.loaded.tally;
+        let before = tally.mismatches.count;
+        match (direction, result, data) {
+            (Direction::Write, Ok(()), _) => {
+                if let Err(error) = ledger.acknowledge(unit) {
+                    return self.break_off(error.into());
+                }
             }
+            (Direction::Read, Ok(()), Data::Into(bytes)) => {
+                ledger.compare(unit, course, bytes, |wrong| tally.mismatches.add(wrong));
+            }
+            (Direction::Read, Err(error), _) if self.is_verifying => {
+                tally.mismatches.add(ledger.unreadable(unit, course, error));
+            }
+            _ => {}
+        }
+        let wrong = tally.mismatches.count - before;
+        if self.is_verifying {
+            tally.verified_blocks += course.unit_blocks - wrong.min(course.unit_blocks);
+            let verified = self.lanes.iter().map(Lane::verified).sum();
+            self.plan.counters.verified.store(verified, Ordering::Relaxed);
+        } else if wrong > 0 {
+            // What is wrong is kept as it is.
+            self.is_stopping = true;
         }
     }
 
     /// Submits as many requests as there are slots for. Returns whether there were any.
-    fn issue(&mut self, now: Monotonic, submitted: Instant) -> bool {
+    fn issue(&mut self, submitted: Instant, context: &mut Context<'_, BenchMessage>) -> bool {
         let (Some(course), Some(remote)) = (&self.course, &mut self.remote) else { return false };
         if !self.is_live || self.is_stopping || self.is_over {
             return false;
@@ -416,12 +504,27 @@ impl Load {
         let before = self.under_way;
         for lane in &mut self.lanes {
             while let Some((number, direction, unit)) = lane.next() {
-                let (operation, data) = match direction {
-                    Direction::Read => (Operation::Read, Data::None),
-                    Direction::Write => {
-                        let content = self.contents[number % self.contents.len()].clone();
-                        (Operation::Write { fua: false }, Data::From(content))
+                let data = match &mut lane.ledger {
+                    None => Ok(Some(plain_data(&self.contents, number, direction))),
+                    Some(ledger) => told_data(ledger, direction, unit, course, context),
+                };
+                let data = match data {
+                    Ok(Some(data)) => data,
+                    Ok(None) => {
+                        // What was sent is not let go yet.
+                        lane.put_back(number, unit);
+                        context.at_next_turn();
+                        break;
                     }
+                    Err(error) => {
+                        lane.put_back(number, unit);
+                        self.break_off(error.into());
+                        return true;
+                    }
+                };
+                let operation = match direction {
+                    Direction::Read => Operation::Read,
+                    Direction::Write => Operation::Write { fua: false },
                 };
                 let request = Request {
                     id: RequestId(number as u64),
@@ -429,15 +532,15 @@ impl Load {
                     lba: course.lba(unit),
                     blocks: BlockCount(course.unit_blocks),
                 };
-                if let Err((refused, _)) = remote.submit(now, request, data) {
+                if let Err((refused, _)) = remote.submit(context.now(), request, data) {
+                    lane.put_back(number, unit);
                     let why = format!("a request is refused: {:?}", refused.why);
-                    self.voice.say(Said::Changed { why });
-                    self.is_stopping = true;
-                    lane.free.push(number);
+                    self.break_off(BenchError::Changed(why));
                     return true;
                 }
                 let slot = &mut self.slots[number];
-                (slot.direction, slot.submitted, slot.is_under_way) = (direction, submitted, true);
+                (slot.unit, slot.direction) = (unit, direction);
+                (slot.submitted, slot.is_under_way) = (submitted, true);
                 self.under_way += 1;
             }
         }
@@ -454,14 +557,12 @@ impl Load {
             while let Some(happened) = self.remote.as_mut().and_then(|remote| remote.poll(context))
             {
                 match happened {
-                    Happened::Completed { id, result, status, .. } => {
-                        self.completed(id, result, status, clock);
-                    }
+                    Happened::Completed(completed) => self.completed(&completed, clock),
                     Happened::Event(event) => self.host_event(event, context),
                 }
             }
             let may_close = self.wants_close && !self.is_closing && self.under_way == 0;
-            if !self.issue(context.now(), clock) && !may_close {
+            if !self.issue(clock, context) && !may_close {
                 break;
             }
         }
@@ -497,6 +598,7 @@ impl Actor<BenchMessage> for Load {
         match event {
             Event::Message { message, .. } => match message {
                 BenchMessage::Begin(course) => self.begin(course, context),
+                BenchMessage::Verify(course) => self.begin_verifying(course),
                 BenchMessage::Stop => self.is_stopping = true,
                 BenchMessage::Close => (self.is_stopping, self.wants_close) = (true, true),
             },
@@ -540,6 +642,32 @@ impl Load {
 /// Whether a token is one of the namespace that was begun as this one.
 fn is_of(token: u64, attempt: u32) -> bool {
     token >> 32 == u64::from(attempt)
+}
+
+/// The bytes of a request that nobody looks at.
+fn plain_data(contents: &[Slice], number: usize, direction: Direction) -> Data {
+    match direction {
+        Direction::Read => Data::None,
+        Direction::Write => Data::From(contents[number % contents.len()].clone()),
+    }
+}
+
+/// The bytes of a request with `verify`, which the journal knows of then; none while the loop has no
+/// memory for them.
+fn told_data(
+    ledger: &mut Ledger,
+    direction: Direction,
+    unit: u64,
+    course: &Course,
+    context: &mut Context<'_, BenchMessage>,
+) -> Result<Option<Data>, JournalError> {
+    let bytes = course.workload.block_bytes as usize;
+    let Some(mut buffer) = context.buffer(bytes) else { return Ok(None) };
+    if direction == Direction::Read {
+        return Ok(Some(Data::Into(buffer)));
+    }
+    ledger.issue(unit, course, &mut buffer)?;
+    Ok(Some(Data::From(buffer.share(0..bytes))))
 }
 
 /// What plain writes write: random bytes, the same for requests that share a slice.

@@ -1,15 +1,23 @@
 //! What came of a run, and how far it is.
+//!
+//! A [`Report`] can be serialised, for `-o json`: durations are seconds, sizes are bytes, statuses and
+//! errors are words; histograms are left out.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use fathom_block as block;
 use fathom_nvme::Status;
 use fathom_units::{ByteCount, Nsid};
+use serde::{Serialize, Serializer};
 
-use crate::histogram::Histogram;
+use crate::{error::Mismatch, histogram::Histogram};
+
+/// How many blocks that are wrong are kept, of all that are counted.
+const MISMATCHES_MAX: usize = 16;
 
 /// In which direction a request moves data.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// To the host.
     Read,
@@ -18,7 +26,7 @@ pub enum Direction {
 }
 
 /// Latencies, in nanoseconds, from the submission of a request to its completion.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Latency {
     /// The least.
     pub min_ns: u64,
@@ -51,7 +59,7 @@ impl Latency {
 }
 
 /// The requests of one direction that succeeded.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Results {
     /// How many.
     pub requests: u64,
@@ -64,27 +72,31 @@ pub struct Results {
     /// How long they took.
     pub latency: Latency,
     /// The same, whole.
+    #[serde(skip)]
     pub histogram: Histogram,
 }
 
 /// Requests that failed, all in the same way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Errors {
     /// In which direction they would have moved data.
     pub direction: Direction,
     /// The status with which the controller has failed them, without its flags; none when they were
     /// failed without one.
+    #[serde(serialize_with = "words_if_any")]
     pub status: Option<Status>,
     /// What that means.
+    #[serde(serialize_with = "words")]
     pub error: block::Error,
     /// How many.
     pub count: u64,
 }
 
 /// What came of a run.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Report {
     /// From the first request to the last completion.
+    #[serde(rename = "elapsed_s", serialize_with = "seconds")]
     pub elapsed: Duration,
     /// The reads, if there were any.
     pub read: Option<Results>,
@@ -96,11 +108,16 @@ pub struct Report {
     pub unknown: u64,
     /// How often an association was lost and made anew.
     pub reconnects: u64,
+    /// With `verify`, how many blocks were read at the end, and hold what they must; none when the run
+    /// ended before.
+    pub verified_blocks: Option<u64>,
     /// Whether it was cancelled before its end.
     pub cancelled: bool,
     /// The namespace.
+    #[serde(serialize_with = "number")]
     pub nsid: Nsid,
     /// The size of the namespace.
+    #[serde(rename = "size_bytes", serialize_with = "bytes")]
     pub size: ByteCount,
     /// The bytes of its logical blocks.
     pub logical_block_bytes: u32,
@@ -115,12 +132,23 @@ impl Report {
     }
 }
 
+/// What a run does now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// The load.
+    Load,
+    /// Reading what was written.
+    Verify,
+}
+
 /// How far a run is.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Progress {
-    /// Since the first request.
+    /// What it does now.
+    pub stage: Stage,
+    /// Since its first request.
     pub elapsed: Duration,
-    /// Which share of the run is over, 0 to 1.
+    /// Which share of it is over, 0 to 1.
     pub share: f64,
     /// Requests that have ended.
     pub requests: u64,
@@ -140,6 +168,24 @@ pub(crate) struct Tally {
     pub(crate) errors: Vec<Errors>,
     pub(crate) unknown: u64,
     pub(crate) reconnects: u64,
+    pub(crate) verified_blocks: u64,
+    pub(crate) mismatches: Mismatches,
+}
+
+/// Blocks that do not hold what they must.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mismatches {
+    pub(crate) count: u64,
+    pub(crate) first: Vec<Mismatch>,
+}
+
+impl Mismatches {
+    pub(crate) fn add(&mut self, mismatch: Mismatch) {
+        self.count += 1;
+        if self.first.len() < MISMATCHES_MAX {
+            self.first.push(mismatch);
+        }
+    }
 }
 
 /// What one loop has counted in one direction.
@@ -187,6 +233,10 @@ impl Tally {
         }
         self.unknown += other.unknown;
         self.reconnects += other.reconnects;
+        self.verified_blocks += other.verified_blocks;
+        let more = &other.mismatches;
+        more.first.iter().for_each(|mismatch| self.mismatches.add(*mismatch));
+        self.mismatches.count += more.count - more.first.len() as u64;
     }
 }
 
@@ -204,6 +254,29 @@ impl Count {
     }
 }
 
+fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_secs_f64())
+}
+
+fn bytes<S: Serializer>(size: &ByteCount, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(size.0)
+}
+
+fn number<S: Serializer>(nsid: &Nsid, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u32(nsid.0)
+}
+
+fn words<S: Serializer>(error: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(error)
+}
+
+fn words_if_any<S: Serializer>(status: &Option<Status>, to: S) -> Result<S::Ok, S::Error> {
+    match status {
+        Some(status) => to.collect_str(status),
+        None => to.serialize_none(),
+    }
+}
+
 /// So many in that time, a second. Zero when there was no time.
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 pub(crate) fn rate(count: u64, elapsed: Duration) -> f64 {
@@ -213,4 +286,60 @@ pub(crate) fn rate(count: u64, elapsed: Duration) -> f64 {
 /// So many bytes in that time, in MiB a second.
 pub(crate) fn mib_rate(bytes: u64, elapsed: Duration) -> f64 {
     rate(bytes, elapsed) / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_several_loops_have_counted_is_one_report_in_words_and_numbers() {
+        let mut tally = Tally::default();
+        let status = Status::LBA_OUT_OF_RANGE.do_not_retry();
+        let error = block::Error::LbaOutOfRange;
+        for latency_ns in [100, 50] {
+            let mut one = Tally::default();
+            one.succeeded(Direction::Read, latency_ns, 4096);
+            one.failed(Direction::Write, Some(status), error, 2);
+            tally.add(&one);
+        }
+        let elapsed = Duration::from_millis(500);
+        let report = Report {
+            elapsed,
+            read: tally.read.results(elapsed),
+            write: tally.write.results(elapsed),
+            errors: tally.errors.clone(),
+            unknown: 0,
+            reconnects: 0,
+            verified_blocks: None,
+            cancelled: false,
+            nsid: Nsid(1),
+            size: ByteCount(1 << 20),
+            logical_block_bytes: 4096,
+            io_queues: 2,
+        };
+        assert_eq!(report.failed(), 4);
+        let value = serde_json::to_value(&report).expect("it can be serialised");
+        let latency = json!({
+            "min_ns": 50, "mean_ns": 75, "p50_ns": 50, "p90_ns": 100, "p99_ns": 100,
+            "p999_ns": 100, "max_ns": 100,
+        });
+        let expected = json!({
+            "elapsed_s": 0.5,
+            "read": {
+                "requests": 2, "bytes": 8192, "iops": 4.0, "mib_per_s": 0.015_625,
+                "latency": latency,
+            },
+            "write": null,
+            "errors": [{
+                "direction": "write", "status": "LBA Out of Range", "count": 4,
+                "error": "the range lies beyond the end of the device",
+            }],
+            "unknown": 0, "reconnects": 0, "verified_blocks": null, "cancelled": false,
+            "nsid": 1, "size_bytes": 1 << 20, "logical_block_bytes": 4096, "io_queues": 2,
+        });
+        assert_eq!(value, expected);
+    }
 }

@@ -3,14 +3,17 @@
 //! Before: the CLI, or a test. Next: [`crate::run`](crate::run()), which checks it first; what depends
 //! on the namespace is checked when that is known, as a [`Course`].
 
-use std::{net::SocketAddr, ops::Range, time::Duration};
+use std::{net::SocketAddr, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use fathom_host::config::{IO_QUEUE_ENTRIES_MAX, IO_QUEUES_MAX, REQUESTS_MAX};
 use fathom_nvme::{Nqn, fabrics::HostId, tcp::Digests};
 use fathom_runtime::LOOPS_MAX;
 use fathom_units::{ByteCount, Lba, Nsid};
 
-use crate::error::BenchError;
+use crate::{
+    error::BenchError,
+    journal::{Journal, UNITS_MAX},
+};
 
 /// The most requests that a job has under way: an I/O queue has one entry more.
 pub const QUEUE_DEPTH_MAX: u32 = IO_QUEUE_ENTRIES_MAX - 1;
@@ -18,6 +21,8 @@ pub const QUEUE_DEPTH_MAX: u32 = IO_QUEUE_ENTRIES_MAX - 1;
 pub const JOBS_MAX: u16 = IO_QUEUES_MAX;
 /// The most bytes of a request.
 pub const BLOCK_BYTES_MAX: u32 = 16 << 20;
+/// The most memory for the data of requests with `verify`, in bytes a loop.
+pub const VERIFY_BYTES_MAX: u64 = 4 << 30;
 /// The most addresses of a target.
 pub const ADDRESSES_MAX: usize = 16;
 
@@ -139,6 +144,9 @@ pub struct Workload {
     pub range: Option<Range<u64>>,
     /// What all random choices follow from.
     pub seed: u64,
+    /// A file outside of the daemon, which is made or gone on with: with it, each write tells which
+    /// one it is, each read is compared, and all that was written is read at the end.
+    pub verify: Option<PathBuf>,
 }
 
 impl Default for Workload {
@@ -154,6 +162,7 @@ impl Default for Workload {
             until: Until::Elapsed(Duration::from_secs(10)),
             range: None,
             seed: 1,
+            verify: None,
         }
     }
 }
@@ -169,6 +178,17 @@ impl Workload {
     pub(crate) fn jobs_of(&self, number: usize) -> impl Iterator<Item = u16> + use<> {
         let first = u16::try_from(number).expect("at most LOOPS_MAX");
         (first..self.jobs).step_by(self.loop_count())
+    }
+
+    /// How many bytes of memory the data of the requests of a loop takes with `verify`: twice what is
+    /// under way, since what was sent is let go a little later than it is acknowledged.
+    fn verify_bytes(&self) -> u64 {
+        let requests = self.verify_buffers() as u64;
+        requests * u64::from(self.block_bytes.next_multiple_of(4096))
+    }
+
+    pub(crate) fn verify_buffers(&self) -> usize {
+        2 * self.jobs_of(0).count() * self.queue_depth as usize
     }
 
     /// Checks what can be checked without the target.
@@ -204,6 +224,13 @@ impl Workload {
             let most = ByteCount(BLOCK_BYTES_MAX.into());
             return refuse(format!("requests of {} bytes: 1 to {most}", self.block_bytes));
         }
+        if self.verify.is_some() && self.verify_bytes() > VERIFY_BYTES_MAX {
+            let (wanted, most) = (ByteCount(self.verify_bytes()), ByteCount(VERIFY_BYTES_MAX));
+            return refuse(format!(
+                "verifying takes {wanted} of memory for the requests of a loop, and may take {most}: \
+                 take smaller requests, or fewer at once"
+            ));
+        }
         if self.mode.read_percent() > 100 {
             return refuse(format!("{} reads of a hundred requests", self.mode.read_percent()));
         }
@@ -228,6 +255,8 @@ pub(crate) struct Course {
     pub(crate) unit_blocks: u64,
     /// How many requests fit into the range, one behind the other.
     pub(crate) units: u64,
+    /// With `verify`.
+    pub(crate) journal: Option<Arc<Journal>>,
 }
 
 impl Course {
@@ -272,11 +301,18 @@ impl Course {
                 ByteCount(range.end - range.start)
             ));
         }
+        if workload.verify.is_some() && units > UNITS_MAX {
+            return refuse(format!(
+                "verifying {units} requests that lie behind each other: at most {UNITS_MAX} are \
+                 possible; take a smaller range, or larger requests"
+            ));
+        }
         Ok(Self {
             workload: workload.clone(),
             first: Lba(range.start / u64::from(block_size)),
             unit_blocks: (bytes / block_size).into(),
             units,
+            journal: None,
         })
     }
 

@@ -54,18 +54,22 @@ pub enum Data {
 #[derive(Debug)]
 pub enum Happened {
     /// A request has ended.
-    Completed {
-        /// The request.
-        id: RequestId,
-        /// Done, or why not.
-        result: Result<(), block::Error>,
-        /// The status with which the controller has failed it, if it did.
-        status: Option<Status>,
-        /// Its bytes. Of what was read, all are there when the result is good.
-        data: Data,
-    },
+    Completed(Completed),
     /// What the host says.
     Event(Event),
+}
+
+/// A request that has ended.
+#[derive(Debug)]
+pub struct Completed {
+    /// The request.
+    pub id: RequestId,
+    /// Done, or why not.
+    pub result: Result<(), block::Error>,
+    /// The status with which the controller has failed it, if it did.
+    pub status: Option<Status>,
+    /// Its bytes. Of what was read, all are there when the result is good.
+    pub data: Data,
 }
 
 /// How a namespace is reached.
@@ -239,7 +243,8 @@ impl RemoteNamespace {
                 Action::Complete(completion, status) => {
                     let data = mem::take(&mut self.memory[place(completion.id)]);
                     let block::Completion { id, result } = completion;
-                    return Some(Happened::Completed { id, result, status, data });
+                    let completed = Completed { id, result, status, data };
+                    return Some(Happened::Completed(completed));
                 }
                 Action::Event(event) => return Some(Happened::Event(event)),
                 Action::Open(connection) => self.open(connection, context),
