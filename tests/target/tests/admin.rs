@@ -218,6 +218,30 @@ fn a_resize_is_told_once_until_the_log_page_is_read() {
     assert!(!rig.target.resized(&nqn(VOLUME), Nsid(2), 1));
 }
 
+/// Whoever asks, reads the log page or changes what it wants to know may be told at once.
+#[test]
+fn an_event_that_happened_before_is_told_when_the_host_can_be_told() {
+    let mut rig = Rig::new();
+    let mut host = Host::admin(&mut rig);
+    let wanted = AsyncEventConfiguration::NAMESPACE_ATTRIBUTE_CHANGED;
+    let request = |rig: &mut Rig, host: &mut Host| {
+        let entry = AdminCommand::AsyncEventRequest.entry().with_cid(host.cid());
+        host.send_capsule(rig, entry, &[]);
+        host.receive(rig).len()
+    };
+    assert!(rig.target.resized(&nqn(VOLUME), Nsid(1), BLOCKS * 2));
+    assert_eq!(request(&mut rig, &mut host), 0, "it does not want to know");
+    let set = SetFeatures::new(FeatureId::ASYNC_EVENT_CONFIGURATION, wanted.bits());
+    let cid = host.cid();
+    host.send_capsule(&mut rig, AdminCommand::SetFeatures(set).entry().with_cid(cid), &[]);
+    assert_eq!(host.receive(&mut rig).len(), 2, "now it does");
+    log_page(&mut rig, &mut host, LogId::CHANGED_NAMESPACES, 4096);
+    assert!(rig.target.resized(&nqn(VOLUME), Nsid(1), BLOCKS * 3));
+    rig.settle();
+    assert_eq!(host.receive(&mut rig), [], "it has not asked");
+    assert_eq!(request(&mut rig, &mut host), 1, "now it has");
+}
+
 #[test]
 fn a_reset_gives_the_requests_for_events_back() {
     let mut rig = Rig::new();

@@ -93,6 +93,27 @@ fn an_expired_keep_alive_ends_the_association_and_one_in_time_does_not() {
     assert_eq!(rig.target.deadline(), None);
 }
 
+/// Its host shows no more that it lives, and need not.
+#[test]
+fn an_association_that_is_ending_does_not_expire() {
+    let mut rig = Rig::new();
+    let (admin, mut io) = connect_pair(&mut rig, 5_000).expect("nobody else is there");
+    assert!(rig.target.deadline().is_some());
+    rig.holding = true;
+    begin_write(&mut rig, &mut io, 0, 1);
+    rig.close(admin.id);
+    assert_eq!(rig.stage(io.id), Stage::Ending, "the write is at the device");
+    assert_eq!(rig.target.deadline(), None);
+    let (admin, mut io) = {
+        rig.release_one();
+        connect_pair(&mut rig, 5_000).expect("it is fenced")
+    };
+    begin_write(&mut rig, &mut io, 0, 1);
+    rig.drain(admin.id);
+    assert_eq!(rig.stage(io.id), Stage::Draining, "the write is at the device");
+    assert_eq!(rig.target.deadline(), None);
+}
+
 /// Many hosts with different keep alive timeouts, against a list of when each of them expires.
 #[test]
 fn of_many_hosts_just_those_expire_that_were_silent_for_too_long() {
