@@ -20,7 +20,10 @@ use fathom_nvme::{
     sgl::SglDescriptor,
     tcp::Digests,
 };
-use fathom_target::export::Hosts;
+use fathom_target::{
+    export::{Hosts, Subsystem},
+    target::ExportError,
+};
 use fathom_test_target::{
     host::{Host, Received, Reply},
     rig::{BLOCKS, Rig, VOLUME, nqn, volume},
@@ -216,6 +219,36 @@ fn a_resize_is_told_once_until_the_log_page_is_read() {
         assert_eq!(found.size, BlockCount(BLOCKS * 3 * round));
     }
     assert!(!rig.target.resized(&nqn(VOLUME), Nsid(2), 1));
+}
+
+#[test]
+#[expect(clippy::reversed_empty_ranges, reason = "a range that is empty is what is refused")]
+fn a_subsystem_that_cannot_be_served_is_refused_with_the_reason() {
+    let mut rig = Rig::new();
+    let nqn_of = |subsystem: &Subsystem| Box::new(subsystem.nqn);
+    let mut other = volume();
+    other.nqn = nqn("nqn.2026-01.io.fathom:other");
+    let change = |change: &dyn Fn(&mut Subsystem)| {
+        let mut changed = other.clone();
+        change(&mut changed);
+        changed
+    };
+    let name = nqn_of(&other);
+    let namespace = ExportError::Namespace { nqn: name.clone(), nsid: Nsid(1) };
+    let refused = [
+        (volume(), ExportError::Exists(nqn_of(&volume()))),
+        (change(&|one| one.nqn = Nqn::discovery()), ExportError::DiscoveryName),
+        (change(&|one| one.controllers = 2..=1), ExportError::Controllers(name.clone())),
+        (change(&|one| one.controllers = 1..=0xFFF0), ExportError::Controllers(name.clone())),
+        (change(&|one| one.namespaces.clear()), ExportError::NoNamespace(name)),
+        (change(&|one| one.namespaces[0].blocks = 0), namespace.clone()),
+        (change(&|one| one.namespaces[0].block_shift = 13), namespace.clone()),
+        (change(&|one| one.namespaces.push(one.namespaces[0].clone())), namespace),
+    ];
+    for (subsystem, why) in refused {
+        assert_eq!(rig.target.export(subsystem), Err(why));
+    }
+    assert_eq!(rig.target.export(other), Ok(()));
 }
 
 /// Whoever asks, reads the log page or changes what it wants to know may be told at once.

@@ -291,6 +291,44 @@ fn a_shutdown_flushes_what_may_be_lost() {
     assert_eq!(admin.status(&mut rig).shutdown, ShutdownStatus::Complete);
 }
 
+/// It need not be enabled for that, and may be resetting.
+#[test]
+fn a_controller_that_is_not_enabled_can_be_shut_down_and_enabled_again() {
+    let shut_down =
+        Configuration { shutdown: ShutdownNotification::Normal, ..Configuration::DISABLED };
+    let mut rig = Rig::new();
+    // While its reset waits for a write; and in one step with the reset.
+    for at_once in [false, true] {
+        let (mut admin, mut io) = Host::pair(&mut rig, Digests::default());
+        rig.holding = true;
+        begin_write(&mut rig, &mut io, 0, 1);
+        if !at_once {
+            admin.configure(&mut rig, Configuration::DISABLED);
+        }
+        let flushes = rig.flushes;
+        admin.configure(&mut rig, shut_down);
+        assert_eq!(rig.flushes, flushes + 1);
+        assert_eq!(admin.status(&mut rig).shutdown, ShutdownStatus::Complete);
+        assert!(admin.status(&mut rig).ready, "a write is at the device");
+        rig.release_one();
+        let status = admin.status(&mut rig);
+        assert_eq!((status.ready, status.shutdown), (false, ShutdownStatus::Complete));
+        rig.holding = false;
+        admin.enable(&mut rig);
+        assert_eq!(admin.status(&mut rig).shutdown, ShutdownStatus::Normal);
+        admin.grant_queues(&mut rig);
+        let mut io = admin.io(&mut rig, Qid(1));
+        assert_eq!(io.write(&mut rig, 0, &[1; 4096]), Status::SUCCESS);
+        rig.close(admin.id);
+    }
+    // Before it is enabled for the first time.
+    let mut admin = Host::open(&mut rig, Digests::default());
+    assert_eq!(admin.connect(&mut rig, VOLUME, Qid::ADMIN, 0).status, Status::SUCCESS);
+    admin.configure(&mut rig, shut_down);
+    assert_eq!(admin.status(&mut rig).shutdown, ShutdownStatus::Complete);
+    admin.enable(&mut rig);
+}
+
 /// A host whose network goes away for longer than its timeout: what it sent before may arrive late,
 /// or never, but nothing of it changes what was acknowledged on its next association.
 #[test]

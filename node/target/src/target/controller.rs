@@ -82,6 +82,18 @@ pub(super) enum Change {
     Reset,
     /// The devices are to be flushed.
     Shutdown,
+    /// Both.
+    ResetAndShutdown,
+}
+
+impl Change {
+    pub(super) fn resets(self) -> bool {
+        matches!(self, Self::Reset | Self::ResetAndShutdown)
+    }
+
+    pub(super) fn shuts_down(self) -> bool {
+        matches!(self, Self::Shutdown | Self::ResetAndShutdown)
+    }
 }
 
 /// # Panics
@@ -168,8 +180,11 @@ impl Controller {
         let value = u32::try_from(set.value).map_err(|_| Status::INVALID_FIELD)?;
         let old = core::mem::replace(&mut self.configuration, Configuration::decode(value));
         let new = self.configuration;
-        if old.enable && !new.enable {
-            return Ok(Change::Reset);
+        let resets = old.enable && !new.enable;
+        if resets {
+            // Of the life that ends. A shutdown that is asked for now, or until the next one begins,
+            // is another one.
+            self.status.shutdown = ShutdownStatus::Normal;
         }
         if !old.enable && new.enable {
             self.enable();
@@ -180,11 +195,16 @@ impl Controller {
                 ShutdownNotification::Normal | ShutdownNotification::Abrupt
             )
         };
-        if asked(new) && !asked(old) {
+        let shuts_down = asked(new) && !asked(old);
+        if shuts_down {
             self.status.shutdown = ShutdownStatus::Occurring;
-            return Ok(Change::Shutdown);
         }
-        Ok(Change::None)
+        Ok(match (resets, shuts_down) {
+            (true, true) => Change::ResetAndShutdown,
+            (true, false) => Change::Reset,
+            (false, true) => Change::Shutdown,
+            (false, false) => Change::None,
+        })
     }
 
     fn enable(&mut self) {
@@ -206,10 +226,12 @@ impl Controller {
     /// complete, and the controller is what it is before it is enabled (Base 3.7.2). The keep alive
     /// timeout is the association's and stays. Returns the requests for events that are left.
     pub(super) fn io_queues_gone(&mut self) -> VecDeque<Slot> {
-        if self.configuration.enable || self.status == ControllerStatus::RESET {
+        // A controller that is not enabled can be shut down all the same (Base 3.6).
+        let reset = ControllerStatus { shutdown: self.status.shutdown, ..ControllerStatus::RESET };
+        if self.configuration.enable || self.status == reset {
             return VecDeque::new();
         }
-        self.status = ControllerStatus::RESET;
+        self.status = reset;
         self.io_queues = 0;
         self.events.reset()
     }
