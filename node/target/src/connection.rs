@@ -33,6 +33,7 @@
 //!
 //! Sources: TCP sections 3.3 to 3.6; Base sections 3.3.2, 3.4.5 and 6.3.
 
+mod aborting;
 mod awaited;
 mod commands;
 mod dataset;

@@ -97,6 +97,8 @@ const FENCE_WAIT: Duration = Duration::from_secs(15);
 const DISCOVERY_ACTIVITY: Duration = Duration::from_secs(120);
 /// In what steps a keep alive timeout is counted (KAS), in milliseconds.
 const KEEP_ALIVE_GRANULARITY_MS: u32 = 100;
+/// Aborts of one controller that may be under way (ACL).
+const ABORTS_MAX: u16 = 4;
 
 /// What the driver has to do.
 #[derive(Debug)]
@@ -111,6 +113,9 @@ pub enum Action {
     End(ConnectionId),
     /// Call [`crate::connection::Connection::drain`].
     Drain(ConnectionId),
+    /// Call [`crate::connection::Connection::abort`], then [`Target::aborted`] with what it says, after
+    /// the connection's own actions have been carried out.
+    Abort(ConnectionId, Cid, Ticket),
     /// Flush the device, then call [`Target::flushed`].
     Flush(DeviceId, Ticket),
     /// What the ticket was given for is done.
@@ -126,6 +131,10 @@ pub enum ExportError {
     /// There is one of that name.
     #[error("subsystem {0} is exported already")]
     Exists(Box<Nqn>),
+    /// It has nothing that a host could use: a controller that says so says how many namespaces there
+    /// can be, and none is no number.
+    #[error("subsystem {0} has no namespace")]
+    NoNamespace(Box<Nqn>),
     /// Its controller identifiers are none, or go beyond FFEFh.
     #[error("subsystem {0}: the range of controller identifiers is empty or exceeds 65519")]
     Controllers(Box<Nqn>),
@@ -189,6 +198,8 @@ pub struct Target {
     waiting: VecDeque<Waiting>,
     revocations: BTreeMap<Ticket, BTreeSet<AssociationId>>,
     flushes: BTreeMap<Ticket, AssociationId>,
+    /// Aborts that a queue decides about, and the admin queue's slots that they are answered at.
+    aborts: BTreeMap<Ticket, (ConnectionId, Slot)>,
     /// Changes of the discovery log page.
     discovery_generation: u64,
     next_controller: u16,
@@ -214,6 +225,7 @@ impl Target {
             waiting: VecDeque::new(),
             revocations: BTreeMap::new(),
             flushes: BTreeMap::new(),
+            aborts: BTreeMap::new(),
             discovery_generation: 1,
             next_controller: 1,
             next_association: 1,
@@ -255,6 +267,9 @@ impl Target {
         let controllers = &subsystem.controllers;
         if controllers.is_empty() || *controllers.end() > Cntlid::MAX.0 {
             return Err(ExportError::Controllers(Box::new(nqn)));
+        }
+        if subsystem.namespaces.is_empty() {
+            return Err(ExportError::NoNamespace(Box::new(nqn)));
         }
         let mut last = Nsid::NONE;
         for namespace in &subsystem.namespaces {

@@ -154,6 +154,32 @@ fn memory_that_comes_back_is_found_by_who_waits_for_it() {
     assert!(reply.data == vec![5; MIB]);
 }
 
+#[test]
+fn a_command_that_waits_for_memory_is_aborted_on_whatever_loop_it_is() {
+    use fathom_nvme::admin::{Abort, AdminCommand};
+    let node = Node::start(2, Limits::default());
+    node.unexport();
+    let held = Held::start(&node.loops);
+    node.export_from(held.address);
+    let mut network = Network::new(node.address);
+    let (mut admin, mut io) = Host::pair(&mut network, Digests::default());
+    let read = NvmCommand::Read(transfer(0, MIB));
+    let first = send(&mut network, &mut io, &read, MIB);
+    held.wait_for(1);
+    let second = send(&mut network, &mut io, &read, MIB);
+    // Until its capsule has been taken there is nothing to abort.
+    wait_until("the read is aborted", || {
+        let abort = AdminCommand::Abort(Abort { qid: Qid(1), cid: second });
+        let answer = admin.command(&mut network, abort.entry(), &[]).completion;
+        assert_eq!(answer.status, Status::SUCCESS);
+        answer.dword0() == 0
+    });
+    let aborted = io.finish(&mut network, second, &[]).completion.status;
+    assert_eq!(aborted, Status::ABORT_REQUESTED);
+    held.let_go();
+    assert_eq!(io.finish(&mut network, first, &[]).completion.status, Status::SUCCESS);
+}
+
 /// Sends a Flush and waits for its answer, which comes before that of anything that waits.
 fn io_answers_a_flush(network: &mut Network, io: &mut Host) -> Status {
     io.command(network, NvmCommand::Flush.entry(Nsid(1)), &[]).completion.status

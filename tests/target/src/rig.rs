@@ -125,6 +125,9 @@ pub struct Rig {
     pub done: Vec<Ticket>,
     /// Flushes that shutdowns asked for.
     pub flushes: usize,
+    /// Whether Aborts wait for the test.
+    pub holding_aborts: bool,
+    held_aborts: Vec<target::Action>,
     next: u64,
 }
 
@@ -163,6 +166,8 @@ impl Rig {
             log: Vec::new(),
             done: Vec::new(),
             flushes: 0,
+            holding_aborts: false,
+            held_aborts: Vec::new(),
             next: 1,
         }
     }
@@ -323,6 +328,12 @@ impl Rig {
             Action::Answer(id, slot, answer) => self.connection(id).answer(slot, &answer),
             Action::End(id) => self.connection(id).end(),
             Action::Drain(id) => self.connection(id).drain(),
+            Action::Abort(..) if self.holding_aborts => self.held_aborts.push(action),
+            Action::Abort(id, cid, ticket) => {
+                let at_once = self.connection(id).abort(cid);
+                self.act_all(id);
+                self.target.aborted(ticket, at_once);
+            }
             Action::Flush(_, ticket) => {
                 self.flushes += 1;
                 self.target.flushed(ticket, true);
@@ -333,6 +344,15 @@ impl Rig {
 
     fn connection(&mut self, id: ConnectionId) -> &mut Connection {
         &mut self.peers.get_mut(&id).expect("it is open").connection
+    }
+
+    /// Has queues decide about the Aborts that were held back, and about those that come.
+    pub fn release_aborts(&mut self) {
+        self.holding_aborts = false;
+        for action in std::mem::take(&mut self.held_aborts) {
+            self.act_for_target(action);
+        }
+        self.settle();
     }
 
     /// Does what was held back longest.

@@ -111,6 +111,7 @@ impl<M: CarriesServe> Hub<M> {
                 self.target.command(connection, &request, now);
             }
             ServeMessage::Drains { connection } => self.target.drains(connection),
+            ServeMessage::Aborted { ticket, at_once } => self.target.aborted(ticket, at_once),
             ServeMessage::Lost { connection } => self.target.lost(connection),
             ServeMessage::Finished { connection } => {
                 self.target.finished(connection, now);
@@ -252,8 +253,18 @@ impl<M: CarriesServe> Hub<M> {
                 Action::Answer(connection, slot, answer) => {
                     self.tell(connection, ServeMessage::Answer(slot, Box::new(answer)), context);
                 }
-                Action::End(connection) => self.tell(connection, ServeMessage::End, context),
-                Action::Drain(connection) => self.tell(connection, ServeMessage::Drain, context),
+                Action::End(connection) => {
+                    self.tell(connection, ServeMessage::End, context);
+                }
+                Action::Drain(connection) => {
+                    self.tell(connection, ServeMessage::Drain, context);
+                }
+                Action::Abort(connection, cid, ticket) => {
+                    let abort = ServeMessage::Abort { cid, ticket };
+                    if !self.tell(connection, abort, context) {
+                        self.target.aborted(ticket, false);
+                    }
+                }
                 Action::Flush(device, ticket) => self.flush(device, ticket, context),
                 Action::Done(ticket) => {
                     // Whoever does not wait any more is not told.
@@ -273,12 +284,17 @@ impl<M: CarriesServe> Hub<M> {
         }
     }
 
-    fn tell(&self, connection: ConnectionId, message: ServeMessage, context: &mut Context<'_, M>) {
-        if let Some(session) = self.sessions.get(&connection) {
-            // Each is the answer to something that the session has sent, or the one end that it is
-            // told; so there is room. A session that is gone has nothing at a device.
-            let _ = context.reply(*session, message.into());
-        }
+    /// Tells a session something. False when it is gone.
+    fn tell(
+        &self,
+        connection: ConnectionId,
+        message: ServeMessage,
+        context: &mut Context<'_, M>,
+    ) -> bool {
+        let Some(session) = self.sessions.get(&connection) else { return false };
+        // Each is the answer to something that a session has sent, or the one end that it is told; so
+        // there is room. A session that is gone has nothing at a device.
+        context.reply(*session, message.into()).is_ok()
     }
 
     fn flush(&mut self, device: DeviceId, ticket: Ticket, context: &mut Context<'_, M>) {

@@ -11,9 +11,9 @@ use fathom_runtime::{Address, Message, net::Connection};
 use fathom_target::{
     connection::{AdminRequest, Admission, Answer, ConnectRequest, Slot},
     export::DeviceId,
-    target::{ConnectionId, Portal, Target},
+    target::{ConnectionId, Portal, Target, Ticket},
 };
-use fathom_units::Monotonic;
+use fathom_units::{Cid, Monotonic};
 
 use crate::native::message::CarriesPool;
 
@@ -140,6 +140,20 @@ pub enum ServeMessage {
     Refuse(Answer),
     /// To a session: the answer to a command.
     Answer(Slot, Box<Answer>),
+    /// To a session: a command is to be aborted.
+    Abort {
+        /// Which.
+        cid: Cid,
+        /// Of the target.
+        ticket: Ticket,
+    },
+    /// To the hub: what the Abort has come to.
+    Aborted {
+        /// Of the target.
+        ticket: Ticket,
+        /// The command was aborted at once, and has been answered.
+        at_once: bool,
+    },
     /// To a session: it is to end.
     End,
     /// To a session: it is to finish what it has received, and to end then.
@@ -162,6 +176,7 @@ impl Message for ServeMessage {
         match self {
             // Without a hub there is nothing to be served.
             Self::Connect { .. } | Self::Command { .. } => Some(Self::End),
+            Self::Abort { ticket, .. } => Some(Self::Aborted { ticket, at_once: false }),
             // Whoever is gone has nothing that could be closed.
             Self::CloseListeners { closing, .. } => {
                 Some(Self::ListenersClosed { closing, found: false })

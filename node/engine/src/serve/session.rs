@@ -500,6 +500,13 @@ impl<M: CarriesServe> Session<M> {
                 }
             }
             ServeMessage::Answer(slot, answer) => self.connection.answer(slot, &answer),
+            ServeMessage::Abort { cid, ticket } => {
+                let at_once = self.connection.abort(cid);
+                // Its answer comes before that of the Abort.
+                self.act(context);
+                let aborted = ServeMessage::Aborted { ticket, at_once };
+                self.post(self.home.hub, aborted.into(), context);
+            }
             ServeMessage::End => self.connection.end(),
             ServeMessage::Drain => self.connection.drain(),
             ServeMessage::Cut => {

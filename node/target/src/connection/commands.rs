@@ -50,7 +50,7 @@ pub(super) enum Owner {
 
 /// A command under way.
 pub(super) struct Command {
-    cid: Cid,
+    pub(super) cid: Cid,
     work: Work,
     /// Its data in bytes, in either direction; of a command for the target, the room that the host
     /// has for an answer.
@@ -61,8 +61,8 @@ pub(super) struct Command {
     pub(super) arrived: u32,
     pub(super) state: State,
     /// Why it fails, if it does.
-    status: Status,
-    pair: Pair,
+    pub(super) status: Status,
+    pub(super) pair: Pair,
 }
 
 enum Work {
@@ -95,7 +95,7 @@ pub(super) enum State {
 
 /// The other command of a fused operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Pair {
+pub(super) enum Pair {
     None,
     First { second: Option<Slot> },
     Second { first: Slot },

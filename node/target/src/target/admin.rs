@@ -25,13 +25,11 @@ use fathom_nvme::{
 use fathom_units::Monotonic;
 
 use super::{
-    Action, Association, AssociationId, ConnectionId, Target,
-    controller::{Change, Kind},
-    events::Events,
-    identify,
+    ABORTS_MAX, Action, Association, AssociationId, ConnectionId, Target, controller::Kind,
+    events::Events, identify,
 };
 use crate::{
-    connection::{AdminRequest, Answer},
+    connection::{AdminRequest, Answer, Slot},
     export::Subsystem,
 };
 
@@ -53,11 +51,11 @@ impl Target {
             // Activity keeps a controller for discovery (Base 3.1.3.3).
             self.heard(id, now);
         }
-        match self.carry_out(id, request, now) {
+        match self.carry_out(id, connection, request, now) {
             Ok(Some(answer)) => {
                 self.actions.push_back(Action::Answer(connection, request.slot, answer));
             }
-            // An event answers it.
+            // An event answers it, or another queue.
             Ok(None) => {}
             Err(status) => {
                 let answer = Answer::from(status.do_not_retry());
@@ -71,6 +69,7 @@ impl Target {
     fn carry_out(
         &mut self,
         id: AssociationId,
+        connection: ConnectionId,
         request: &AdminRequest,
         now: Monotonic,
     ) -> Result<Option<Answer>, Status> {
@@ -89,9 +88,7 @@ impl Target {
             AdminCommand::GetLogPage(command) => self.get_log_page(id, &command)?,
             AdminCommand::GetFeatures(command) => self.get_feature(id, &command)?,
             AdminCommand::SetFeatures(command) => self.set_feature(id, &command, data, now)?,
-            // Nothing is aborted: what is at a device cannot be called back, and data that was
-            // asked for comes all the same. Aborting is best effort (Base 5.1.1).
-            AdminCommand::Abort(_) => Answer::result(Abort::result(false)),
+            AdminCommand::Abort(abort) => return self.abort(id, connection, *slot, abort),
             AdminCommand::AsyncEventRequest => {
                 return match self.association(id).controller.events.request(*slot) {
                     true => Ok(None),
@@ -104,6 +101,41 @@ impl Target {
             }
         };
         Ok(Some(answer))
+    }
+
+    /// Passes an Abort on to the queue whose command is meant. Commands of the admin queue are
+    /// answered at once, or are requests for events, which the host leaves there on purpose.
+    fn abort(
+        &mut self,
+        id: AssociationId,
+        connection: ConnectionId,
+        slot: Slot,
+        abort: Abort,
+    ) -> Result<Option<Answer>, Status> {
+        let under_way = self.aborts.values().filter(|(asker, _)| *asker == connection).count();
+        if under_way >= usize::from(ABORTS_MAX) {
+            // Without DNR: there is room again soon.
+            return Ok(Some(Status::ABORT_COMMAND_LIMIT_EXCEEDED.into()));
+        }
+        let mut queues = self.associations[&id].queues.iter();
+        let queue = queues.find(|(_, place)| place.qid == abort.qid && !place.ending);
+        let Some((&queue, _)) = queue.filter(|_| !abort.qid.is_admin()) else {
+            return Ok(Some(Answer::result(Abort::result(false))));
+        };
+        let ticket = self.ticket();
+        self.aborts.insert(ticket, (connection, slot));
+        self.actions.push_back(Action::Abort(queue, abort.cid, ticket));
+        Ok(None)
+    }
+
+    /// What [`Action::Abort`] has come to: whether the command was aborted at once.
+    pub fn aborted(&mut self, ticket: super::Ticket, at_once: bool) {
+        let Some((connection, slot)) = self.aborts.remove(&ticket) else { return };
+        // The admin queue may have ended meanwhile.
+        if self.connections.contains_key(&connection) {
+            let answer = Answer::result(Abort::result(at_once));
+            self.actions.push_back(Action::Answer(connection, slot, answer));
+        }
     }
 
     fn association(&mut self, id: AssociationId) -> &mut Association {
@@ -132,29 +164,27 @@ impl Target {
     }
 
     fn set_property(&mut self, id: AssociationId, set: PropertySet) -> Result<Answer, Status> {
-        match self.association(id).controller.set(set)? {
-            Change::None => {}
-            Change::Reset => {
-                let association = self.association(id);
-                let io = association.queues.iter_mut().filter(|(_, place)| !place.qid.is_admin());
-                let ended: Vec<ConnectionId> = io
-                    .filter_map(|(&connection, place)| {
-                        (!core::mem::replace(&mut place.ending, true)).then_some(connection)
-                    })
-                    .collect();
-                self.actions.extend(ended.into_iter().map(Action::End));
-                self.complete_reset(id);
-            }
-            Change::Shutdown => {
-                let namespaces = self.subsystem_of(id).map_or(&[][..], |one| &one.namespaces);
-                let cached = namespaces.iter().filter(|namespace| namespace.write_cache);
-                let devices: Vec<_> = cached.map(|namespace| namespace.device).collect();
-                self.association(id).controller.shut_down(devices.len());
-                for device in devices {
-                    let ticket = self.ticket();
-                    self.flushes.insert(ticket, id);
-                    self.actions.push_back(Action::Flush(device, ticket));
-                }
+        let change = self.association(id).controller.set(set)?;
+        if change.resets() {
+            let association = self.association(id);
+            let io = association.queues.iter_mut().filter(|(_, place)| !place.qid.is_admin());
+            let ended: Vec<ConnectionId> = io
+                .filter_map(|(&connection, place)| {
+                    (!core::mem::replace(&mut place.ending, true)).then_some(connection)
+                })
+                .collect();
+            self.actions.extend(ended.into_iter().map(Action::End));
+            self.complete_reset(id);
+        }
+        if change.shuts_down() {
+            let namespaces = self.subsystem_of(id).map_or(&[][..], |one| &one.namespaces);
+            let cached = namespaces.iter().filter(|namespace| namespace.write_cache);
+            let devices: Vec<_> = cached.map(|namespace| namespace.device).collect();
+            self.association(id).controller.shut_down(devices.len());
+            for device in devices {
+                let ticket = self.ticket();
+                self.flushes.insert(ticket, id);
+                self.actions.push_back(Action::Flush(device, ticket));
             }
         }
         Ok(Answer::result(0))

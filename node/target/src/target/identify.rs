@@ -22,7 +22,7 @@ use fathom_nvme::{
 use fathom_units::{BlockCount, Cntlid, Nsid};
 
 use super::{
-    Association, KEEP_ALIVE_GRANULARITY_MS, Settings,
+    ABORTS_MAX, Association, KEEP_ALIVE_GRANULARITY_MS, Settings,
     controller::{Kind, PAGE_BYTES, VERSION},
     events::{self, Events},
 };
@@ -144,7 +144,7 @@ fn controller(
         controller_type: if io { ControllerType::Io } else { ControllerType::Discovery },
         retry_delays: [0; 3],
         admin_commands: AdminCommands::empty(),
-        abort_limit: 4,
+        abort_limit: ABORTS_MAX,
         event_request_limit: u16::try_from(events::REQUESTS_MAX).expect("a few"),
         // One slot, which is read-only.
         firmware_updates: 0b11,
