@@ -1,5 +1,7 @@
-//! Every command but `fathom node`: a call of the daemon's API, and its answer shown.
+//! Every command but `fathom node`: a call of the daemon's API, and its answer shown. `pool check`
+//! needs no daemon.
 
+mod check;
 mod pool;
 mod snapshot;
 mod volume;

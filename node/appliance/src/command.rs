@@ -111,6 +111,36 @@ pub(crate) enum PoolCommand {
         /// The pool's name or UUID
         pool: String,
     },
+    /// Add disks or files to a pool in use, or use what its disks have grown by
+    Grow {
+        /// The pool's name or UUID
+        pool: String,
+        /// New members [default: none; the disks that it has may have grown]
+        paths: Vec<PathBuf>,
+        /// The size of files that do not exist yet
+        #[arg(long, value_parser = size::parse)]
+        size: Option<u64>,
+        /// Write over whatever the new disks hold
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make copies of a pool's metadata whole that have missed something
+    Rejoin {
+        /// The pool's name or UUID
+        pool: String,
+    },
+    /// Look at everything on the disks of a pool that is not open, and say what is wrong; needs no
+    /// daemon and writes nothing
+    Check {
+        /// Where its members are, in any order and under any name [default: all block devices]
+        paths: Vec<PathBuf>,
+        /// The pool's name or UUID, when there are several
+        #[arg(long, value_name = "POOL")]
+        pool: Option<String>,
+        /// Also when members are missing
+        #[arg(long)]
+        degraded: bool,
+    },
     /// Destroy a pool: its disks are blank afterwards, and nothing brings it back
     Destroy {
         /// The pool's name or UUID

@@ -145,6 +145,53 @@ fn a_released_pool_comes_back_by_import_and_a_destroyed_one_does_not() {
 }
 
 #[test]
+fn a_pool_grows_by_a_file_and_by_a_file_that_has_grown_while_it_is_open() {
+    let home = Home::new("grow");
+    let daemon = home.start(&["--pool", "tank=one,size=64MiB"]);
+    let size =
+        |pool: &serde_json::Value| pool["capacity"]["physical_bytes"].as_u64().expect("bytes");
+    let before = size(&home.json("pool show tank"));
+    let two = home.text("two");
+    assert!(home.error(&format!("pool grow tank {two}")).contains("does not exist"));
+    let grown = home.json(&format!("pool grow tank {two} --size 64MiB"));
+    assert_eq!(grown["members"].as_array().map(Vec::len), Some(2));
+    assert!(size(&grown) > before + 32 * MIB, "{} to {}", before, size(&grown));
+    let file = fs::File::options().write(true).open(home.path("two")).expect("it is there");
+    file.set_len(128 * MIB).expect("there is space");
+    let larger = home.json("pool grow tank");
+    assert!(size(&larger) > size(&grown) + 32 * MIB);
+    assert_eq!(larger["members"][1]["size_bytes"], 128 * MIB);
+    assert_eq!(home.json("pool rejoin tank"), larger, "no copy is stale");
+    daemon.kill();
+    let _daemon = home.start(&[]);
+    assert_eq!(home.json("pool show tank")["members"], larger["members"]);
+    fs::write(home.path("foreign"), vec![7; 64 << 20]).expect("it can be written");
+    let foreign = home.text("foreign");
+    assert!(home.error(&format!("pool grow tank {foreign}")).contains("force would destroy it"));
+    home.ok(&format!("pool grow tank {foreign} --force"));
+}
+
+#[test]
+fn a_pool_is_checked_without_a_daemon_and_damage_is_told_with_its_place() {
+    let home = Home::new("offline");
+    let daemon = home.start(&["--pool", "tank=disk,size=64MiB"]);
+    home.ok("volume create v --size 8MiB");
+    let disk = home.text("disk");
+    assert!(home.error(&format!("pool check {disk}")).contains(&disk), "it is in use");
+    daemon.kill();
+    let report = home.json(&format!("pool check {disk}"));
+    assert_eq!((&report["pool"], &report["volumes"]), (&"tank".into(), &1.into()));
+    assert_ne!(report["severity"], "damage");
+    let mut bytes = fs::read(home.path("disk")).expect("it is there");
+    bytes[..32 << 20].iter_mut().skip(4096).step_by(512).for_each(|byte| *byte ^= 1);
+    fs::write(home.path("disk"), bytes).expect("it can be written");
+    let output = home.run(&format!("pool check {disk}"));
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("damage") && said.contains("byte"), "{said}");
+}
+
+#[test]
 fn with_an_empty_state_directory_everything_comes_back_from_the_disks() {
     let home = Home::new("disks-alone");
     let daemon = home.start(&["--pool", "tank=disk,size=64MiB"]);

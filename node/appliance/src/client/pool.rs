@@ -48,6 +48,24 @@ pub(crate) fn pool(socket: Option<PathBuf>, form: Form, command: PoolCommand) ->
             })?;
             output::show(form, &released, || Table::Done)
         }
+        PoolCommand::Grow { pool, paths, size, force } => {
+            let paths = absolute(&paths)?;
+            let request = api::GrowPoolRequest { pool, paths, size_bytes: size, force };
+            let pool = with_daemon(socket, async |channel| {
+                Ok(PoolsClient::new(channel).grow_pool(request).await?.into_inner())
+            })?;
+            output::show(form, &pool, || object(&pool))
+        }
+        PoolCommand::Rejoin { pool } => {
+            let request = api::RejoinPoolRequest { pool };
+            let pool = with_daemon(socket, async |channel| {
+                Ok(PoolsClient::new(channel).rejoin_pool(request).await?.into_inner())
+            })?;
+            output::show(form, &pool, || object(&pool))
+        }
+        PoolCommand::Check { paths, pool, degraded } => {
+            super::check::check(form, paths, pool, degraded)
+        }
         PoolCommand::Destroy { pool, force } => {
             let request = api::DestroyPoolRequest { pool, force };
             let destroyed = with_daemon(socket, async |channel| {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use fathom_engine::{
-    native::{devices::ImportError, members::PoolError, message::CallError},
+    native::{devices::ImportError, grow::GrowError, members::PoolError, message::CallError},
     serve::handle::ServeError,
 };
 use fathom_lvs::{CreateError, DestroyError, Failed, OpenError, Refused};
@@ -99,6 +99,16 @@ impl From<CallError> for CallFailed {
             CallError::Failed(failed @ Failed::Device(_)) => Self::new(Kind::Failed, failed),
             error @ CallError::NoRoom => Self::new(Kind::Precondition, error),
             CallError::Closed => Self::new(Kind::Unavailable, CallError::Closed),
+        }
+    }
+}
+
+impl From<GrowError> for CallFailed {
+    fn from(error: GrowError) -> Self {
+        match error {
+            GrowError::Call(error) => error.into(),
+            GrowError::NoDevice(_) => Self::new(Kind::Precondition, error),
+            GrowError::Device(_) | GrowError::Size(_) => Self::new(Kind::Failed, error),
         }
     }
 }

@@ -88,7 +88,7 @@ pub(crate) struct OpenPool {
     pub(crate) cluster_size: ClusterSize,
     pub(crate) is_volatile: bool,
     /// Where its members are, and how large; none for one in memory.
-    pub(crate) members: Vec<(PathBuf, ByteCount)>,
+    members: Mutex<Vec<(PathBuf, ByteCount)>>,
     pub(super) handle: PoolHandle<NodeMessage>,
     /// Held while one of its objects is looked at and then changed.
     changes: Mutex<()>,
@@ -124,6 +124,21 @@ pub(super) fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl OpenPool {
+    /// Where its members are, and how large; none for one in memory.
+    pub(crate) fn members(&self) -> Vec<(PathBuf, ByteCount)> {
+        hold(&self.members).clone()
+    }
+
+    /// Where its members are.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        hold(&self.members).iter().map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Its members are these now.
+    pub(super) fn set_members(&self, members: Vec<(PathBuf, ByteCount)>) {
+        *hold(&self.members) = members;
+    }
+
     /// Keeps other calls from changing its objects meanwhile.
     pub(super) fn hold(&self) -> MutexGuard<'_, ()> {
         hold(&self.changes)
@@ -286,16 +301,14 @@ impl Node {
         let (replayed, taken_back) = opened.recovered();
         let paths: Vec<PathBuf> = members.iter().map(|(path, _)| path.clone()).collect();
         if record && !is_volatile {
-            let entry = PoolEntry { name: name.clone(), uuid, paths };
-            let recorded = self.state.record(&entry);
-            recorded.map_err(|error| CallFailed::new(Kind::Failed, error))?;
+            self.record(&PoolEntry { name: name.clone(), uuid, paths })?;
         }
         let count = self.loops.count() as u64;
         let number = self.next_loop.fetch_add(1, Ordering::Relaxed) % count;
         let remote = self.loops.remote(usize::try_from(number).expect("few loops"));
         let handle = PoolHandle::start(remote, opened)
             .map_err(|_| CallFailed::new(Kind::Unavailable, "the node is stopping"))?;
-        let changes = Mutex::default();
+        let (members, changes) = (Mutex::new(members), Mutex::default());
         let pool = OpenPool { name, uuid, cluster_size, is_volatile, members, handle, changes };
         let pool = Arc::new(pool);
         tracing::info!(
@@ -311,6 +324,11 @@ impl Node {
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         pools.insert(pool.name.clone(), Arc::clone(&pool));
         Ok(pool)
+    }
+
+    /// Records a pool, so that the next start opens it.
+    pub(super) fn record(&self, entry: &PoolEntry) -> Result<(), CallFailed> {
+        self.state.record(entry).map_err(|error| CallFailed::new(Kind::Failed, error))
     }
 
     pub(super) fn refuse(&self, name: &str, paths: Vec<PathBuf>, reason: String) {

@@ -2,27 +2,29 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use fathom_engine::native::{
-    devices::{Wanted, block_devices, survey},
+    devices::{Wanted, block_devices, inspect, survey},
     members::{Member, Members, Opened, destroy},
 };
 use fathom_lvs::{
-    Capacity, DestroyOptions, Fill, Health, NewMember, NewPool, Reclaiming,
+    Capacity, DestroyOptions, Fill, Health, Medium as _, NewMember, NewPool, Reclaiming,
     format::op::PoolRecord,
-    geometry::{CLUSTER_SIZE_DEFAULT, ClusterSize},
+    geometry::{CLUSTER_SIZE_DEFAULT, ClusterSize, MemberIndex},
 };
 use fathom_runtime::device::{Allocation, DeviceFile};
+use fathom_units::ByteCount;
 use uuid::Uuid;
 
 use super::{
     error::{CallFailed, Kind},
     labels, names,
     node::{CALL_WAIT, Node, OpenPool, options, wait_until_closed},
+    state::PoolEntry,
 };
 
 /// Volumes that an error names.
@@ -106,6 +108,15 @@ fn wanted(name: Option<&str>) -> Wanted {
     }
 }
 
+/// Removes files that were made for nothing.
+fn remove(made: Vec<PathBuf>) {
+    for path in made {
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "a new file was left behind");
+        }
+    }
+}
+
 /// Nanoseconds since 1970.
 pub(super) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -132,7 +143,7 @@ impl Node {
         }
         let _changes = self.hold();
         if let Some(pool) = self.find_open(&name) {
-            let same = pool.members.iter().map(|(path, _)| path).eq(paths)
+            let same = pool.paths() == paths
                 && options.uuid.is_none_or(|uuid| uuid == pool.uuid)
                 && options
                     .cluster_bytes
@@ -158,12 +169,7 @@ impl Node {
         let created = self.create_members(paths, size, &mut made);
         let created = created.and_then(|members| self.create(members, options));
         if created.is_err() {
-            // Only what was made here: nothing is on it.
-            for path in made {
-                if let Err(error) = fs::remove_file(&path) {
-                    tracing::warn!(path = %path.display(), %error, "a new file was left behind");
-                }
-            }
+            remove(made);
         }
         created
     }
@@ -266,6 +272,99 @@ impl Node {
         }
     }
 
+    /// Adds devices to a pool that is in use; what does not exist becomes a file of `size` bytes.
+    /// Without any, has the pool use what its devices have grown by.
+    ///
+    /// # Errors
+    ///
+    /// When a device cannot be used or holds something, or the pool does not allow it now. Those
+    /// before it are members then.
+    pub(crate) fn grow_pool(
+        &self,
+        name: &str,
+        paths: &[PathBuf],
+        size: Option<u64>,
+        force: bool,
+    ) -> Result<Arc<OpenPool>, CallFailed> {
+        let _changes = self.hold();
+        let pool = self.pool(name)?;
+        let about = |failed: CallFailed| failed.about("pool", &pool.name);
+        if pool.is_volatile {
+            let wrong = "it is in memory; make a larger one";
+            return Err(about(CallFailed::new(Kind::Precondition, wrong)));
+        }
+        if paths.is_empty() {
+            for index in 0..pool.members().len() {
+                self.use_growth(&pool, index).map_err(about)?;
+            }
+        }
+        for path in paths {
+            match pool.paths().iter().position(|member| member == path) {
+                Some(index) => self.use_growth(&pool, index).map_err(about)?,
+                None => self.add_member(&pool, path, size, force).map_err(about)?,
+            }
+        }
+        Ok(pool)
+    }
+
+    fn use_growth(&self, pool: &OpenPool, index: usize) -> Result<(), CallFailed> {
+        let mut members = pool.members();
+        let member = MemberIndex(u16::try_from(index).expect("few members"));
+        pool.handle.grow_member(member)?;
+        let size = inspect([members[index].0.as_path()]).pop().and_then(|device| device.size);
+        members[index].1 = size.unwrap_or(members[index].1);
+        pool.set_members(members);
+        Ok(())
+    }
+
+    fn add_member(
+        &self,
+        pool: &OpenPool,
+        path: &Path,
+        size: Option<u64>,
+        force: bool,
+    ) -> Result<(), CallFailed> {
+        let mut made = Vec::new();
+        let added = self.create_members(&[path.to_owned()], size, &mut made).and_then(|members| {
+            let size = members.size(0);
+            let device = members.0.into_iter().next().expect("one path was given");
+            let added = pool.handle.add_member(device, Uuid::new_v4(), force)?;
+            Ok((added, size))
+        });
+        let (added, size) = match added {
+            Ok(added) => added,
+            Err(failed) => {
+                remove(made);
+                return Err(failed);
+            }
+        };
+        let destroyed = added.destroyed.map(|content| content.to_string());
+        let (member, path) = (added.member.0, path.to_owned());
+        tracing::info!(pool = pool.name, path = %path.display(), member, destroyed, "member added");
+        let mut members = pool.members();
+        members.push((path, ByteCount(size)));
+        pool.set_members(members);
+        let entry = PoolEntry { name: pool.name.clone(), uuid: pool.uuid, paths: pool.paths() };
+        self.record(&entry)
+    }
+
+    /// Makes the copies of a pool's metadata whole that are stale.
+    ///
+    /// # Errors
+    ///
+    /// When a member is missing or does not answer.
+    pub(crate) fn rejoin_pool(&self, name: &str) -> Result<Arc<OpenPool>, CallFailed> {
+        let _changes = self.hold();
+        let pool = self.pool(name)?;
+        if let Health::Degraded { stale, .. } = pool.look(|store| store.health())? {
+            for member in stale {
+                let rejoined = pool.handle.rejoin_member(member);
+                rejoined.map_err(|error| CallFailed::from(error).about("pool", &pool.name))?;
+            }
+        }
+        Ok(pool)
+    }
+
     /// Destroys a pool: its members are blank afterwards, and nothing can bring it back.
     ///
     /// # Errors
@@ -283,7 +382,7 @@ impl Node {
                 if pool.is_volatile {
                     return self.forget(&pool.name);
                 }
-                pool.members.iter().map(|(path, _)| path.clone()).collect()
+                pool.paths()
             }
             Err(failed) if failed.kind == Kind::Unavailable => {
                 let closed = self.closed().into_iter().find(|(closed, _)| closed == name);

@@ -133,7 +133,7 @@ fn pool_message(pool: &OpenPool, status: PoolStatus) -> api::Pool {
     api::Pool {
         name: pool.name.clone(),
         uuid: pool.uuid.to_string(),
-        members: pool.members.iter().map(member).collect(),
+        members: pool.members().iter().map(member).collect(),
         health: health.into(),
         health_detail,
         cluster_bytes: pool.cluster_size.bytes().into(),
@@ -286,6 +286,25 @@ impl api::pools_server::Pools for Services {
             Ok(api::ReleasePoolResponse {})
         })
         .await
+    }
+
+    async fn grow_pool(
+        &self,
+        request: Request<api::GrowPoolRequest>,
+    ) -> Result<Response<api::Pool>, Status> {
+        let api::GrowPoolRequest { pool, paths: new, size_bytes, force } = request.into_inner();
+        self.call(move |node| {
+            shown_pool(node, &*node.grow_pool(&pool, &paths(new), size_bytes, force)?)
+        })
+        .await
+    }
+
+    async fn rejoin_pool(
+        &self,
+        request: Request<api::RejoinPoolRequest>,
+    ) -> Result<Response<api::Pool>, Status> {
+        let request = request.into_inner();
+        self.call(move |node| shown_pool(node, &*node.rejoin_pool(&request.pool)?)).await
     }
 
     async fn destroy_pool(
