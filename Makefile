@@ -17,6 +17,11 @@ FATHOM_SEEDS ?= 200
 # For how many seconds each target of `fuzz` runs.
 FATHOM_FUZZ_SECONDS ?= 20
 
+.PHONY: demo
+demo: ## Build fathom, and show a node on a plain file: pool, volume, load, snapshot, clone
+	$(CARGO) build --release --locked -p fathom-appliance
+	tests/e2e/demo $${CARGO_TARGET_DIR:-target}/release/fathom
+
 .PHONY: test
 test: lint ## Check the form of the code, then run every test
 	$(CARGO) test --workspace --locked

@@ -1,6 +1,7 @@
 //! Every command but `fathom node`: a call of the daemon's API, and its answer shown. `pool check`
 //! needs no daemon.
 
+mod bench;
 mod check;
 mod pool;
 mod snapshot;
@@ -20,7 +21,7 @@ use crate::{
     paths,
 };
 
-pub(crate) use self::{pool::pool, snapshot::snapshot, volume::volume};
+pub(crate) use self::{bench::bench, pool::pool, snapshot::snapshot, volume::volume};
 
 /// How long the daemon may take to accept a connection.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     /// Snapshots of volumes
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Put a volume, or any NVMe/TCP target, under load, and show how it does
+    Bench(BenchCommand),
 }
 
 /// `fathom node`.
@@ -368,6 +370,85 @@ pub(crate) enum SnapshotCommand {
     },
 }
 
+/// `fathom bench`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["volume", "nqn", "scratch"])))]
+pub(crate) struct BenchCommand {
+    /// A volume of the node that runs here; it is exported to the bench as long as that takes
+    #[arg(long)]
+    pub(crate) volume: Option<String>,
+    /// Make a volume for this, and delete it afterwards
+    #[arg(long)]
+    pub(crate) scratch: bool,
+    /// The size of the scratch volume
+    #[arg(long, value_parser = size::parse, default_value = "1GiB", conflicts_with_all = ["volume", "nqn"])]
+    pub(crate) size: u64,
+    /// The pool of the scratch volume; may be left out when there is one
+    #[arg(long, conflicts_with_all = ["volume", "nqn"])]
+    pub(crate) pool: Option<String>,
+    /// An NVM subsystem of any target
+    #[arg(long, requires = "traddr")]
+    pub(crate) nqn: Option<String>,
+    /// The target's address
+    #[arg(long, conflicts_with_all = ["volume", "scratch"])]
+    pub(crate) traddr: Option<std::net::IpAddr>,
+    /// The target's port
+    #[arg(long, conflicts_with_all = ["volume", "scratch"], default_value_t = 4420)]
+    pub(crate) trsvcid: u16,
+    /// The namespace in the subsystem
+    #[arg(long, conflicts_with_all = ["volume", "scratch"], default_value_t = 1)]
+    pub(crate) nsid: u32,
+    /// The name under which this host connects [default: a new one]
+    #[arg(long)]
+    pub(crate) hostnqn: Option<String>,
+    /// Which requests
+    #[arg(long, value_enum)]
+    pub(crate) rw: Pattern,
+    /// Of a hundred requests of randrw, how many are reads
+    #[arg(long, value_name = "PERCENT", default_value_t = 50,
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) read_percent: u8,
+    /// Bytes of a request
+    #[arg(long, value_parser = size::parse, default_value = "4k")]
+    pub(crate) bs: u64,
+    /// Requests that each job has under way
+    #[arg(long, default_value_t = 32)]
+    pub(crate) qd: u32,
+    /// Jobs, each with an I/O queue of its own
+    #[arg(long, default_value_t = 1)]
+    pub(crate) jobs: u16,
+    /// Event loops over which the jobs are spread
+    #[arg(long, default_value_t = 1)]
+    pub(crate) loops: u16,
+    /// For so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) time: u64,
+    /// Use header digests
+    #[arg(long)]
+    pub(crate) hdgst: bool,
+    /// Use data digests
+    #[arg(long)]
+    pub(crate) ddgst: bool,
+    /// Write over what a volume holds
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+/// Which requests a load consists of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Pattern {
+    /// Reads, one after another
+    Read,
+    /// Writes, one after another
+    Write,
+    /// Reads anywhere
+    Randread,
+    /// Writes anywhere
+    Randwrite,
+    /// Reads and writes anywhere
+    Randrw,
+}
+
 /// Reads `KEY=VALUE`.
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -409,6 +490,10 @@ mod tests {
             &["fathom", "volume", "create", "v", "--size", "1GB"],
             &["fathom", "snapshot", "create"],
             &["fathom", "node", "--listen", "nowhere"],
+            &["fathom", "bench", "--rw", "read"],
+            &["fathom", "bench", "--rw", "read", "--volume", "v", "--scratch"],
+            &["fathom", "bench", "--rw", "read", "--nqn", "nqn.x"],
+            &["fathom", "bench", "--rw", "read", "--volume", "v", "--traddr", "192.0.2.1"],
         ] {
             Cli::try_parse_from(words).expect_err(&words.join(" "));
         }

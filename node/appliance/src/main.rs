@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Pool(command) => client::pool(api, output, command),
         Command::Volume(command) => client::volume(api, output, command),
         Command::Snapshot(command) => client::snapshot(api, output, command),
+        Command::Bench(command) => client::bench(api, output, command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

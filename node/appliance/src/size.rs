@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The units, smallest first.
+/// The units, smallest first. Their first letter means the same.
 const UNITS: [(&str, u32); 5] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("PiB", 50)];
 
 /// A text that is no size.
@@ -13,7 +13,7 @@ pub(crate) struct NotASize {
     reason: &'static str,
 }
 
-/// Reads `4096`, `64KiB`, `10 GiB`. The result is in bytes.
+/// Reads `4096`, `4k`, `64KiB`, `10 GiB`. The result is in bytes.
 pub(crate) fn parse(text: &str) -> Result<u64, NotASize> {
     let error = |reason| NotASize { text: text.to_owned(), reason };
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -24,7 +24,9 @@ pub(crate) fn parse(text: &str) -> Result<u64, NotASize> {
         Err(_) => return Err(error("the number is too large")),
     };
     let unit = unit.trim_start();
-    let known = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit));
+    let known = UNITS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit) || name[..1].eq_ignore_ascii_case(unit));
     let shift = match known {
         Some(&(_, shift)) => shift,
         None if unit.is_empty() || unit == "B" => 0,
@@ -60,6 +62,7 @@ mod tests {
         assert_eq!(parse("512B"), Ok(512));
         assert_eq!(parse("64KiB"), Ok(64 << 10));
         assert_eq!(parse("3 mib"), Ok(3 << 20));
+        assert_eq!(parse("4k"), Ok(4 << 10));
         assert_eq!(parse("1GiB"), Ok(1 << 30));
         assert_eq!(parse("2TiB"), Ok(2 << 40));
         assert_eq!(parse("15PiB"), Ok(15 << 50));
@@ -67,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused_with_its_reason() {
-        for text in ["", "GiB", "-1", "1GB", "1.5GiB", "1 G", "99999999999999999999", "16384PiB"] {
+        for text in ["", "GiB", "-1", "1GB", "1.5GiB", "1 Gi", "99999999999999999999", "16384PiB"] {
             let error = parse(text).expect_err(text);
             assert!(error.to_string().contains(&format!("\"{text}\"")), "{error}");
         }

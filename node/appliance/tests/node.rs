@@ -192,6 +192,33 @@ fn a_pool_is_checked_without_a_daemon_and_damage_is_told_with_its_place() {
 }
 
 #[test]
+fn a_load_goes_through_the_whole_node_and_leaves_no_trace() {
+    let home = Home::new("bench");
+    let _daemon = home.start(&["--pool", "tank=disk,size=128MiB"]);
+    let load = "bench --rw randrw --qd 8 --time 1";
+    assert!(home.error("bench --volume v --rw randwrite").contains("--scratch"));
+    assert!(home.error(&format!("{load} --volume v --overwrite")).contains("no volume \"v\""));
+    let report = home.json(&format!("{load} --scratch --size 32MiB --hdgst --ddgst"));
+    for direction in ["read", "write"] {
+        assert!(report[direction]["requests"].as_u64() > Some(0), "{report}");
+        assert!(report[direction]["latency_ns"]["p99"].as_u64() > Some(0), "{report}");
+    }
+    assert!(home.volumes().is_empty(), "the scratch volume is gone");
+    home.ok("volume create v --size 32MiB");
+    home.ok("volume export v --host nqn.2026-01.x:other");
+    let before = home.json("volume show v");
+    home.ok("bench --volume v --rw read --bs 64k --time 1");
+    assert_eq!(before, home.json("volume show v"), "it is exported as before");
+    let table = home.ok("bench --volume v --rw write --overwrite --time 1 --jobs 2 --loops 2");
+    assert!(
+        table.starts_with(" ") && table.contains("write") && table.contains("p99 us"),
+        "{table}"
+    );
+    let ranges = home.json("snapshot diff v");
+    assert!(!ranges.as_array().expect("a list").is_empty(), "it was written");
+}
+
+#[test]
 fn with_an_empty_state_directory_everything_comes_back_from_the_disks() {
     let home = Home::new("disks-alone");
     let daemon = home.start(&["--pool", "tank=disk,size=64MiB"]);
