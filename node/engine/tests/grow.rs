@@ -51,21 +51,24 @@ fn file(path: &Path) -> Member {
     DeviceFile::create(path, 64 * MIB, Allocation::Sparse).expect("a new file").into()
 }
 
-fn create(paths: &[PathBuf]) -> Opened {
+fn new_pool(members: usize) -> NewPool {
     let member = |index| NewMember { uuid: Uuid::from_u128(index as u128 + 1) };
-    let new = NewPool {
+    NewPool {
         name: "tank".to_owned(),
         uuid: Uuid::from_u128(99),
-        members: (0..paths.len()).map(member).collect(),
+        members: (0..members).map(member).collect(),
         cluster_size: ClusterSize::new(64 << 10).expect("a legal size"),
         created_ns: 1,
         record: PoolRecord::default(),
         log_bytes: None,
         slot_bytes: None,
         force: false,
-    };
+    }
+}
+
+fn create(paths: &[PathBuf]) -> Opened {
     let members = Members(paths.iter().map(|path| file(path)).collect());
-    Opened::create(members, &new).expect("a new pool")
+    Opened::create(members, &new_pool(paths.len())).expect("a new pool")
 }
 
 fn open(paths: &[PathBuf], options: OpenOptions) -> Opened {
@@ -312,21 +315,64 @@ fn a_device_that_has_grown_gives_its_new_space_to_the_pool() {
 fn a_pool_in_memory_grows_by_memory() {
     let running = loops();
     let members = Members(vec![Member::Memory(Memory::new(64 * MIB))]);
-    let new = NewPool {
-        name: "tank".to_owned(),
-        uuid: Uuid::from_u128(99),
-        members: vec![NewMember { uuid: Uuid::from_u128(1) }],
-        cluster_size: ClusterSize::new(64 << 10).expect("a legal size"),
-        created_ns: 1,
-        record: PoolRecord::default(),
-        log_bytes: None,
-        slot_bytes: None,
-        force: false,
-    };
-    let pool = start(&running, Opened::create(members, &new).expect("a new pool"));
+    let pool = start(&running, Opened::create(members, &new_pool(1)).expect("a new pool"));
     let before = capacity(&pool).physical.0;
     let more = Member::Memory(Memory::new(64 * MIB));
     pool.add_member(more, NEW, false).expect("it is blank");
     assert!(capacity(&pool).physical.0 > before);
     running.stop();
+}
+
+#[test]
+fn what_is_trimmed_goes_back_to_the_file_system_unless_the_file_has_its_space() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = folder("discard");
+    let taken = |path: &Path| fs::metadata(path).expect("it is there").blocks() * 512;
+    for (name, allocation) in [("sparse", Allocation::Sparse), ("full", Allocation::Full)] {
+        let path = folder.join(name);
+        let running = loops();
+        let device = DeviceFile::create(&path, 64 * MIB, allocation).expect("a new file");
+        let members = Members(vec![device.into()]);
+        let pool = start(&running, Opened::create(members, &new_pool(1)).expect("a new pool"));
+        let volume = create_volume(&pool, 16 * MIB);
+        let before = taken(&path);
+        let end = AtomicBool::new(true);
+        let mut submitter = pool.submitter(8);
+        for count in 0..512 {
+            if submitter.under_way() == 8 {
+                assert_eq!(submitter.answer().expect("some are under way").result, Ok(()));
+            }
+            let (operation, lba) = (Operation::Write { fua: false }, Lba(count * 4));
+            let blocks = BlockCount(4);
+            let request = Request { id: RequestId(count), operation, lba, blocks };
+            let mut data = Buffer::zeroed(4 * 4096);
+            data.fill(7);
+            submitter.submit(volume, request, Some(data));
+        }
+        while let Some(answer) = submitter.answer() {
+            assert_eq!(answer.result, Ok(()));
+        }
+        let written = taken(&path);
+        pool.request(volume, Operation::WriteZeroes, Lba(0), BlockCount(4096), None)
+            .expect("zeros");
+        pool.request(volume, Operation::Flush, Lba(0), BlockCount(0), None).expect("a flush");
+        // Each look takes a turn of the loop; discards end in one of the next ones.
+        let deadline = std::time::Instant::now() + LONG;
+        while capacity(&pool).returning.0 > 0 {
+            assert!(std::time::Instant::now() < deadline, "the space comes back");
+            thread::yield_now();
+        }
+        let left = taken(&path);
+        match allocation {
+            Allocation::Sparse => {
+                assert!(left < before + MIB, "{left} of {written}, at first {before}")
+            }
+            Allocation::Full => assert!(before >= 64 * MIB && left == before, "{left}"),
+        }
+        let written = write_on(pool.clone(), volume, 256, &end);
+        verify(&pool, volume, 256, written);
+        pool.retire();
+        verify(&start(&running, open(&[path], OpenOptions::WHOLE)), volume, 256, written);
+        running.stop();
+    }
 }

@@ -31,12 +31,16 @@ pub enum IoKind {
     },
     /// Bring every completed write to stable media.
     Flush,
+    /// Give the space of `length` bytes back. What they read as afterwards does not matter: nobody
+    /// reads them before they are written. Asked for only where [`crate::Store::set_discarding`] said
+    /// that it can be done.
+    Discard,
 }
 
 /// Where the bytes of a member I/O are.
 #[derive(Debug)]
 pub enum IoData {
-    /// A flush has none.
+    /// A flush and a discard have none.
     None,
     /// In the bytes of a request, at this offset.
     Request {
@@ -60,7 +64,7 @@ pub struct MemberIo {
     pub kind: IoKind,
     /// Where on the member.
     pub offset: ByteOffset,
-    /// How many bytes; 0 for a flush.
+    /// How many bytes; 0 for a flush. Of a discard, more than a request ever has.
     pub length: usize,
     /// From or to where.
     pub data: IoData,

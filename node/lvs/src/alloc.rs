@@ -54,8 +54,14 @@ struct Quarantined {
 pub(crate) struct Allocator {
     spaces: Vec<Space>,
     quarantine: VecDeque<Quarantined>,
+    /// Members on which clusters are discarded before they are free, a bit per index.
+    discarding: u32,
+    /// Clusters that may be used again and are discarded first.
+    to_discard: VecDeque<ClusterNo>,
+    /// Runs of clusters that are being discarded, and how long they are.
+    discards: BTreeMap<ClusterNo, u32>,
     free: u64,
-    /// Clusters in quarantine on members that are there.
+    /// Clusters in quarantine, to be discarded or being discarded, on members that are there.
     returning: u64,
 }
 
@@ -66,7 +72,15 @@ fn is_present(spaces: &[Space], cluster: ClusterNo) -> bool {
 impl Allocator {
     /// An allocator without space.
     pub(crate) fn new() -> Self {
-        Self { spaces: Vec::new(), quarantine: VecDeque::new(), free: 0, returning: 0 }
+        Self {
+            spaces: Vec::new(),
+            quarantine: VecDeque::new(),
+            discarding: 0,
+            to_discard: VecDeque::new(),
+            discards: BTreeMap::new(),
+            free: 0,
+            returning: 0,
+        }
     }
 
     /// Adds the clusters of `segment`, all free. They can be taken when the member is `present`.
@@ -85,16 +99,15 @@ impl Allocator {
 
     /// The member was given up: its clusters can no longer be taken.
     pub(crate) fn give_up(&mut self, member: MemberIndex) {
+        self.set_discarding(member, false);
         for space in self.spaces.iter_mut().filter(|space| space.member == member) {
             if core::mem::replace(&mut space.present, false) {
                 self.free -= u64::from(space.free);
             }
         }
-        self.returning = self
-            .quarantine
-            .iter()
-            .filter(|waiting| is_present(&self.spaces, waiting.cluster))
-            .count() as u64;
+        let returning = self.returning_clusters();
+        self.returning =
+            returning.filter(|&cluster| is_present(&self.spaces, cluster)).count() as u64;
     }
 
     /// Marks a cluster as used while the pool is opened. Returns `false` when it lies in no
@@ -158,11 +171,89 @@ impl Allocator {
             }
             let cluster = head.cluster;
             self.quarantine.pop_front();
-            self.returning -= u64::from(is_present(&self.spaces, cluster));
-            self.put_back(cluster);
-            released += 1;
+            if self.is_discarded(cluster) {
+                self.to_discard.push_back(cluster);
+            } else {
+                self.end_return(cluster);
+                released += 1;
+            }
         }
         released
+    }
+
+    /// Clusters that have been given back and are not free yet.
+    fn returning_clusters(&self) -> impl Iterator<Item = ClusterNo> + '_ {
+        let quarantined = self.quarantine.iter().map(|waiting| waiting.cluster);
+        let runs = self.discards.iter();
+        let discards = runs.flat_map(|(first, count)| (first.0..first.0 + count).map(ClusterNo));
+        quarantined.chain(self.to_discard.iter().copied()).chain(discards)
+    }
+
+    /// A cluster that has been given back is free.
+    fn end_return(&mut self, cluster: ClusterNo) {
+        self.returning -= u64::from(is_present(&self.spaces, cluster));
+        self.put_back(cluster);
+    }
+
+    // Discarding.
+
+    /// Whether clusters of a member are discarded before they are free. Where they are not any more,
+    /// those that wait for it are free.
+    pub(crate) fn set_discarding(&mut self, member: MemberIndex, discarding: bool) {
+        if discarding {
+            self.discarding |= 1 << member.0;
+        } else {
+            self.discarding &= !(1 << member.0);
+            let waiting = core::mem::take(&mut self.to_discard);
+            for cluster in waiting {
+                if self.is_discarded(cluster) {
+                    self.to_discard.push_back(cluster);
+                } else {
+                    self.end_return(cluster);
+                }
+            }
+        }
+    }
+
+    fn is_discarded(&self, cluster: ClusterNo) -> bool {
+        let space = self.spaces.iter().find(|space| space.segment.contains(cluster));
+        space.is_some_and(|space| space.present && self.discarding & (1 << space.member.0) != 0)
+    }
+
+    /// Takes the next run of clusters to be discarded, `most` at most, which lie one behind the other on
+    /// a member. They are not free before [`Allocator::discarded`].
+    pub(crate) fn next_discard(&mut self, most: u32) -> Option<(ClusterNo, u32)> {
+        let first = self.to_discard.pop_front()?;
+        let space = self.spaces.iter().find(|space| space.segment.contains(first))?;
+        let mut count = 1;
+        while count < most
+            && self.to_discard.front() == Some(&ClusterNo(first.0 + count))
+            && space.segment.contains(ClusterNo(first.0 + count))
+        {
+            self.to_discard.pop_front();
+            count += 1;
+        }
+        self.discards.insert(first, count);
+        Some((first, count))
+    }
+
+    /// How many runs are being discarded.
+    pub(crate) fn discards_under_way(&self) -> usize {
+        self.discards.len()
+    }
+
+    /// Discarding the run that begins with `first` has ended: its clusters are free.
+    pub(crate) fn discarded(&mut self, first: ClusterNo) {
+        let count = self.discards.remove(&first).expect("it was being discarded");
+        (first.0..first.0 + count).for_each(|cluster| self.end_return(ClusterNo(cluster)));
+    }
+
+    /// Frees what waits to be discarded: space is wanted now. Returns how many clusters.
+    pub(crate) fn skip_discards(&mut self) -> usize {
+        let waiting = core::mem::take(&mut self.to_discard);
+        let count = waiting.len();
+        waiting.into_iter().for_each(|cluster| self.end_return(cluster));
+        count
     }
 
     /// Clusters that can be taken now.
@@ -179,7 +270,7 @@ impl Allocator {
             .sum()
     }
 
-    /// Clusters that will be free once the log is flushed and old reads have ended.
+    /// Clusters that will be free once the log is flushed, old reads have ended, and they are discarded.
     pub(crate) fn quarantined(&self) -> u64 {
         self.returning
     }
@@ -187,10 +278,12 @@ impl Allocator {
     /// Clusters that fragments and what is under way hold, on any member, there or not.
     pub(crate) fn taken(&self) -> u64 {
         let used = |space: &Space| u64::from(space.segment.clusters - space.free);
-        self.spaces.iter().map(used).sum::<u64>() - self.quarantine.len() as u64
+        let discards: u64 = self.discards.values().map(|&count| u64::from(count)).sum();
+        let returning = (self.quarantine.len() + self.to_discard.len()) as u64 + discards;
+        self.spaces.iter().map(used).sum::<u64>() - returning
     }
 
-    /// Of each member: all its clusters, those in use or in quarantine, and those in quarantine.
+    /// Of each member: all its clusters, those that are not free, and of these those given back.
     pub(crate) fn by_member(&self) -> BTreeMap<MemberIndex, [u64; 3]> {
         let mut members: BTreeMap<MemberIndex, [u64; 3]> = BTreeMap::new();
         for space in &self.spaces {
@@ -198,8 +291,8 @@ impl Allocator {
             *all += u64::from(space.segment.clusters);
             *used += u64::from(space.segment.clusters - space.free);
         }
-        for waiting in &self.quarantine {
-            let space = self.spaces.iter().find(|space| space.segment.contains(waiting.cluster));
+        for cluster in self.returning_clusters() {
+            let space = self.spaces.iter().find(|space| space.segment.contains(cluster));
             let member = space.expect("a cluster lies in a segment").member;
             members.entry(member).or_default()[2] += 1;
         }

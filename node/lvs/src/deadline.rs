@@ -39,7 +39,8 @@ impl Store {
                         self.io.bind(token);
                     }
                 }
-                Route::Direct(_) => {}
+                // The cluster is not used before the member has answered; nothing else waits for it.
+                Route::Direct(_) | Route::Discard { .. } => {}
                 Route::Entry { .. }
                 | Route::Flush
                 | Route::Label
@@ -66,6 +67,7 @@ impl Store {
                 Route::Entry { .. }
                 | Route::Join { .. }
                 | Route::Task { .. }
+                | Route::Discard { .. }
                 | Route::Direct(_) => "the metadata log took longer to write than its deadline",
             };
         }

@@ -52,6 +52,7 @@ mod statistics;
 mod store;
 
 mod alloc;
+mod discard;
 mod epochs;
 mod flush;
 mod holds;

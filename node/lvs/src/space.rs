@@ -240,6 +240,7 @@ impl Store {
         }
         self.space_wanted = true;
         self.hurry_quarantine();
+        self.hurry_discards();
         self.stall(key);
         Ok(None)
     }

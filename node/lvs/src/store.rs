@@ -115,6 +115,8 @@ pub(crate) enum Route {
     Join { key: TaskKey },
     /// All of a request.
     Direct(Direct),
+    /// Discarding a run of clusters that nobody uses.
+    Discard { first: ClusterNo },
 }
 
 /// An open pool.
@@ -377,6 +379,7 @@ impl Store {
             Route::Direct(direct) => {
                 self.direct_done(direct, pending.kind, result);
             }
+            Route::Discard { first } => self.discard_ended(pending.member, first, failed),
         }
     }
 
@@ -404,6 +407,7 @@ impl Store {
             if self.release_quarantine() {
                 self.progress = true;
             }
+            self.start_discards();
             if self.progress {
                 self.progress = false;
                 let stalled = core::mem::take(&mut self.stalled);

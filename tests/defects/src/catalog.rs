@@ -549,6 +549,26 @@ pub(crate) const DEFECTS: &[Defect] = &[
         }],
     },
     Defect {
+        name: "discard-before-durable",
+        wrong: "A cluster is discarded before the entry that gave it back is durable.",
+        file: "alloc",
+        changes: &[Change {
+            find: "head.freed_by > durable || head.epoch >= oldest_read",
+            replacement: r"head.freed_by > durable && !self.is_discarded(head.cluster)
+                || head.epoch >= oldest_read",
+        }],
+    },
+    Defect {
+        name: "cluster-used-while-discarded",
+        wrong: "A cluster is used again while its discard is under way.",
+        file: "alloc",
+        changes: &[Change {
+            find: "self.discards.insert(first, count);",
+            replacement: r"self.discards.insert(first, 0);
+        (first.0..first.0 + count).for_each(|cluster| self.end_return(ClusterNo(cluster)));",
+        }],
+    },
+    Defect {
         name: "cluster-never-given-back",
         wrong: "Unmapping all blocks of a cluster does not give it back.",
         file: "io/unmap",

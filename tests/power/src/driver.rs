@@ -189,6 +189,7 @@ impl Driver {
         let bytes = Self::bytes(&mut self.data, io);
         match kind {
             IoKind::Flush => file.flush(),
+            IoKind::Discard => unreachable!("nobody has said that members discard"),
             IoKind::Read => file.read_at(offset, bytes),
             IoKind::Write { fua: false } => file.write_at(offset, bytes),
             IoKind::Write { fua: true } if self.random.chance(1, 2) => {

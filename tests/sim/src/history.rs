@@ -147,6 +147,8 @@ enum Life {
 struct History {
     rig: Rig,
     shape: Shape,
+    /// Members discard clusters that are given back.
+    discards: bool,
     model: Model,
     random: Random,
     under: BTreeMap<RequestId, (u64, Under)>,
@@ -296,6 +298,8 @@ impl History {
         let mut history = Self {
             rig,
             shape,
+            // Of some histories, without changing the others.
+            discards: seed.is_multiple_of(3),
             model: Model::default(),
             careless: random.chance(1, 3),
             options: OpenOptions::WHOLE,
@@ -311,11 +315,19 @@ impl History {
             next_uuid: 1,
             summary: Summary::default(),
         };
+        history.begin_life();
         for _ in 0..2 {
             history.create_volume(None)?;
             history.rest()?;
         }
         Ok(history)
+    }
+
+    /// A pool has been opened in which life goes on.
+    fn begin_life(&mut self) {
+        if self.discards {
+            self.rig.discard_everywhere();
+        }
     }
 
     fn step(&mut self) -> Result<(), String> {

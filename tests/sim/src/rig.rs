@@ -256,6 +256,14 @@ impl Rig {
         self.store.rejoin_member(member)
     }
 
+    /// From now on every member discards clusters that are given back.
+    pub fn discard_everywhere(&mut self) {
+        for &member in self.slots.keys() {
+            self.store.set_discarding(member, true);
+        }
+        self.wake = Wake::Now;
+    }
+
     /// Whether the disk in a slot is a member of the pool.
     pub fn is_member(&self, slot: usize) -> bool {
         self.slots.values().any(|&other| other == slot)
@@ -356,6 +364,7 @@ impl Rig {
         let offset = io.offset.0;
         let result = match (io.kind, &mut io.data) {
             (IoKind::Flush, _) => disk.flush(),
+            (IoKind::Discard, _) => disk.discard(offset, io.length as u64),
             (IoKind::Read, IoData::Owned(buffer)) => {
                 disk.read(offset, &mut buffer.bytes_mut()[..io.length])
             }
@@ -397,17 +406,20 @@ impl Rig {
         let mut under: Vec<&MemberIo> = self.pending.iter().chain(&self.stuck).collect();
         random.shuffle(&mut under);
         for io in under {
-            let IoKind::Write { fua } = io.kind else { continue };
-            if random.chance(1, 2) {
+            if !matches!(io.kind, IoKind::Write { .. } | IoKind::Discard) || random.chance(1, 2) {
                 continue;
             }
             let disk = &mut disks.0[self.slots[&io.member]];
-            let bytes = match &io.data {
+            let data = match &io.data {
                 IoData::Owned(buffer) => &buffer.bytes()[..io.length],
                 IoData::Request { id, offset } => &self.data.0[id][*offset..*offset + io.length],
-                IoData::None => unreachable!("writes have data"),
+                IoData::None => &[],
             };
-            if let Err(error) = disk.write(io.offset.0, bytes, fua) {
+            let done = match io.kind {
+                IoKind::Write { fua } => disk.write(io.offset.0, data, fua),
+                _ => disk.discard(io.offset.0, io.length as u64),
+            };
+            if let Err(error) = done {
                 assert_eq!(error, DiskError::Io, "only a fault that the test injected");
             }
         }

@@ -18,7 +18,7 @@ use fathom_lvs::{
     format::label::{LABEL_SIZE, Label, label_offsets},
     geometry::ClusterSize,
 };
-use fathom_runtime::device::{DeviceError, DeviceFile};
+use fathom_runtime::device::{DeviceError, DeviceFile, Kind};
 use fathom_units::ByteCount;
 use thiserror::Error;
 use uuid::Uuid;
@@ -45,6 +45,18 @@ impl Member {
     /// Why it cannot be used.
     pub fn open(path: &Path, wait: Duration) -> Result<Self, DeviceError> {
         DeviceFile::open(path, wait).map(Self::from)
+    }
+
+    /// Whether clusters that are given back are discarded on it. Not on a file all of whose space is set
+    /// aside: a thick volume relies on that.
+    pub(crate) fn discards(&self) -> bool {
+        match self {
+            Self::Device(file) => {
+                let promised = file.kind() == Kind::File && file.is_allocated().unwrap_or(true);
+                file.discards() && !promised
+            }
+            Self::Memory(_) => true,
+        }
     }
 
     fn size(&self) -> u64 {
@@ -111,6 +123,21 @@ impl Memory {
             match &self.pieces[piece] {
                 Some(piece) => into.copy_from_slice(&piece[within..within + count]),
                 None => into.fill(0),
+            }
+        }
+    }
+
+    /// Makes `length` bytes from byte `offset` zero, and gives memory back where it can.
+    ///
+    /// # Panics
+    ///
+    /// When that is beyond its end.
+    pub fn discard(&mut self, offset: u64, length: usize) {
+        for (piece, within, _, count) in Self::parts(offset, length) {
+            if count == PIECE {
+                self.pieces[piece] = None;
+            } else if let Some(piece) = &mut self.pieces[piece] {
+                piece[within..within + count].fill(0);
             }
         }
     }

@@ -86,10 +86,12 @@ impl<M: CarriesPool> Pool<M> {
 
     fn new(opened: Opened, context: &mut Context<'_, M>) -> Self {
         let Opened { opening, members } = opened;
+        let mut store = opening.store;
         let mut slots: Vec<Option<Member>> = members.0.into_iter().map(Some).collect();
         let mut places = Vec::new();
         for (MemberIndex(index), slot) in opening.members {
             let member = slots[slot].take().expect("each slot is one member");
+            store.set_discarding(MemberIndex(index), member.discards());
             let place = Self::place(member, context);
             places.resize_with(places.len().max(usize::from(index) + 1), || None);
             places[usize::from(index)] =
@@ -97,7 +99,7 @@ impl<M: CarriesPool> Pool<M> {
         }
         context.at_turn_end();
         Self {
-            store: opening.store,
+            store,
             places,
             requests: Requests::default(),
             calls: BTreeMap::new(),
@@ -174,6 +176,7 @@ impl<M: CarriesPool> Pool<M> {
         }
         // A member that is there keeps its own device.
         self.store.check_addition(addition)?;
+        let discards = device.discards();
         let place = Self::place(device, context).ok_or(CallError::NoRoom)?;
         let (ticket, MemberIndex(index)) = match self.store.add_member(addition) {
             Ok(begun) => begun,
@@ -182,6 +185,7 @@ impl<M: CarriesPool> Pool<M> {
                 return Err(refused.into());
             }
         };
+        self.store.set_discarding(MemberIndex(index), discards);
         self.leaving.retain(|leaving| leaving.0 != index);
         let index = usize::from(index);
         self.places.resize_with(self.places.len().max(index + 1), || None);
@@ -368,6 +372,7 @@ impl<M: CarriesPool> Pool<M> {
         let mut back = None;
         match (kind, data) {
             (IoKind::Flush, _) => {}
+            (IoKind::Discard, _) => memory.discard(offset.0, length),
             (IoKind::Read, IoData::Request { id, offset: at }) => {
                 memory.read(offset.0, self.requests.part(id, at..at + length));
             }
@@ -410,6 +415,7 @@ impl<M: CarriesPool> Pool<M> {
             IoKind::Read => Io::Read { file, offset, memory: memory() },
             IoKind::Write { fua } => Io::Write { file, offset, memory: memory(), fua },
             IoKind::Flush => Io::Flush { file },
+            IoKind::Discard => Io::Discard { file, offset, length: length as u64 },
         };
         let number = request << 32 | token.0 as u64;
         let Err(rejected) = context.submit(number, ring_io) else {
@@ -470,6 +476,12 @@ impl<M: CarriesPool> Actor<M> for Pool<M> {
             if !self.begin(io, context) {
                 break;
             }
+        }
+        if self.stopping {
+            // Nobody waits for the rest to be discarded.
+            (0..).take(self.places.len()).for_each(|index| {
+                self.store.set_discarding(MemberIndex(index), false);
+            });
         }
         self.pump(context);
         self.let_go(context);

@@ -81,6 +81,7 @@ impl History {
         self.model.check(&later, Crash::Daemon).map_err(|e| format!("{e} (after reclaiming)"))?;
         self.count_held_back();
         self.rig = rig;
+        self.begin_life();
         self.hung = false;
         self.unsure.clear();
         self.told = Fill::default();

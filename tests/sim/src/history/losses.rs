@@ -87,6 +87,7 @@ impl History {
             self.model.check_readable(&observed, Crash::Power).map_err(what)?;
             rig.settle(&mut random);
             self.rig = rig;
+            self.begin_life();
         }
         Ok(())
     }
