@@ -22,8 +22,8 @@
 //! - A command whose data is not in its capsule waits for memory aside
 //!   ([`Connection::memory_wanted`]): what comes behind it is taken meanwhile, since it may be the
 //!   data that lets other memory go. For data in a capsule memory is wanted at once
-//!   ([`Want::Memory`]): a driver that lets it wait for memory that commands of the same connection
-//!   hold waits for ever.
+//!   ([`Want::Memory`]). While that waits nothing behind it is taken; so a driver that lets it wait
+//!   while [`Connection::awaits_data`] may wait for memory whose data is behind it.
 //! - In [`Stage::Ending`] nothing more is taken, and nothing is submitted; what is at devices is
 //!   waited for. [`Action::Finished`] says that no request under this connection can reach a device
 //!   any more.
