@@ -6,9 +6,10 @@
 //!                   Share of its host    Shares of the loop: who waits, in line
 //! ```
 //!
-//! - **No host has all.** What a host holds of a class of chunks is at most what is free of it, but for
-//!   one chunk: alone it gets half, two get a third each, and something is left for who comes next. All
-//!   connections of a host on the loop count together.
+//! - **No host has all.** What a host with a subsystem holds of a class of chunks is at most what is free
+//!   of it, but for one chunk: alone it gets half, two get a third each, and something is left for who
+//!   comes next. All its connections to the subsystem on the loop count together. Those to another
+//!   subsystem do not: the limits of a volume hold its requests back, and must not slow another volume.
 //! - **Who waits has his turn.** Where nothing is free for a host that has nothing, its session waits in
 //!   line, and nobody takes a chunk of a class past the first of its line. Who has something waits for
 //!   that, and is in no line.
@@ -35,21 +36,21 @@ pub const SESSION_BYTES_MAX: usize = 8 << 20;
 /// parts or 512 KiB. Answers to as many commands have two parts each and so fill 32 of them, and
 /// [`SESSION_BYTES_MAX`] fills 16: a host that keeps the rules of its queue never overruns them.
 pub const ENTRIES_MAX: u32 = 1024;
-/// The most memory beside the arena of the sessions of one host on a loop, in bytes.
+/// The most memory beside the arena of the sessions of one share, in bytes.
 pub const BESIDE_BYTES_MAX: usize = 4 << 20;
 
 /// The memory of one loop.
 #[derive(Default)]
 pub struct Shares {
-    /// By the name of the host; those without a session are forgotten.
-    hosts: Mutex<HashMap<Nqn, Weak<Share>>>,
+    /// By the names of host and subsystem; those without a session are forgotten.
+    hosts: Mutex<HashMap<(Nqn, Nqn), Weak<Share>>>,
     /// Who waits for a chunk of each class.
     lines: Mutex<[VecDeque<ConnectionId>; CLASSES_MAX]>,
     /// The lengths of the lines.
     waiting: [AtomicUsize; CLASSES_MAX],
 }
 
-/// What one host holds on a loop.
+/// What one host with one subsystem holds on a loop.
 #[derive(Default)]
 struct Share {
     chunks: [AtomicUsize; CLASSES_MAX],
@@ -57,12 +58,13 @@ struct Share {
 }
 
 impl Shares {
-    /// What a new session of a host holds: nothing.
-    pub fn join(self: &Arc<Self>, host: Nqn, session: ConnectionId) -> Holdings {
+    /// What a new session of a host with a subsystem holds: nothing.
+    pub fn join(self: &Arc<Self>, host: Nqn, subsystem: Nqn, session: ConnectionId) -> Holdings {
+        let names = (host, subsystem);
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         hosts.retain(|_, share| share.strong_count() > 0);
-        let share = hosts.get(&host).and_then(Weak::upgrade).unwrap_or_default();
-        hosts.insert(host, Arc::downgrade(&share));
+        let share = hosts.get(&names).and_then(Weak::upgrade).unwrap_or_default();
+        hosts.insert(names, Arc::downgrade(&share));
         Holdings {
             shares: Arc::clone(self),
             share,
@@ -263,9 +265,13 @@ mod tests {
         }
 
         fn session(&mut self, host: &str) -> Holdings {
+            self.session_with(host, "volume")
+        }
+
+        fn session_with(&mut self, host: &str, subsystem: &str) -> Holdings {
             self.next += 1;
-            let host = Nqn::new(&format!("nqn.2026-01.io.fathom:{host}")).expect("a name");
-            self.shares.join(host, ConnectionId(self.next))
+            let nqn = |name| Nqn::new(&format!("nqn.2026-01.io.fathom:{name}")).expect("a name");
+            self.shares.join(nqn(host), nqn(subsystem), ConnectionId(self.next))
         }
 
         fn take(&mut self, holdings: &mut Holdings, slot: u16) -> bool {
@@ -320,6 +326,15 @@ mod tests {
         drop(one);
         arena.free += 7;
         assert_eq!(arena.take_all(&mut two, 1), 7, "what it held is free");
+    }
+
+    #[test]
+    fn a_volume_that_is_held_back_leaves_memory_for_another_one_of_its_host() {
+        let mut arena = Arena::new(16);
+        let mut held_back = arena.session("a");
+        assert_eq!(arena.take_all(&mut held_back, 0), 8);
+        let mut other = arena.session_with("a", "other");
+        assert_eq!(arena.take_all(&mut other, 0), 4);
     }
 
     #[test]

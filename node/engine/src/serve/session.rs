@@ -383,7 +383,8 @@ impl<M: CarriesServe> Session<M> {
                 }
                 Action::Connect(request) => {
                     // What was refused before has taken nothing.
-                    self.holdings = Some(self.home.shares.join(request.data.host, self.id));
+                    let (host, subsystem) = (request.data.host, request.data.subsystem);
+                    self.holdings = Some(self.home.shares.join(host, subsystem, self.id));
                     let (connection, reached) = (self.id, self.reached);
                     let connect = ServeMessage::Connect { connection, request, reached };
                     self.post(self.home.hub, connect.into(), context);
