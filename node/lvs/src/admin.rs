@@ -396,7 +396,7 @@ impl Store {
             Call::Resize(volume, size) => self.resize(*volume, *size)?,
             Call::DeleteVolume(volume) => {
                 let record = self.live(*volume)?;
-                if self.state.snapshots.values().any(|snapshot| snapshot.volume == *volume) {
+                if self.directory.snapshots(*volume).next().is_some() {
                     vec![Op::PutVolume(Box::new(VolumeRecord { tip: None, ..record.clone() }))]
                 } else {
                     vec![Op::DropVolume { volume: *volume }]
@@ -409,8 +409,7 @@ impl Store {
                 let mut ops = vec![Op::DropSnapshot { snapshot: *snapshot }];
                 let deleted =
                     self.state.volumes.get(&record.volume).is_some_and(|v| v.tip.is_none());
-                let of_volume = |other: &&SnapshotRecord| other.volume == record.volume;
-                if deleted && self.state.snapshots.values().filter(of_volume).count() == 1 {
+                if deleted && self.directory.snapshots(record.volume).nth(1).is_none() {
                     ops.push(Op::DropVolume { volume: record.volume });
                 }
                 ops
@@ -444,15 +443,12 @@ impl Store {
     }
 
     fn name_is_free(&self, name: &str, except: Option<ObjectId>) -> Result<(), Refused> {
-        let taken =
-            self.state.volumes.values().any(|other| other.name == name && Some(other.id) != except);
+        let taken = self.directory.volume(name).is_some_and(|other| Some(other) != except);
         if taken { Err(Refused::NameTaken(name.to_owned())) } else { Ok(()) }
     }
 
     fn uuid_is_free(&self, uuid: Uuid) -> Result<(), Refused> {
-        let taken = self.state.volumes.values().any(|other| other.uuid == uuid)
-            || self.state.snapshots.values().any(|other| other.uuid == uuid);
-        if taken { Err(Refused::UuidTaken(uuid)) } else { Ok(()) }
+        if self.directory.knows(uuid) { Err(Refused::UuidTaken(uuid)) } else { Ok(()) }
     }
 
     fn create(&self, new: &NewVolume) -> Result<(Vec<Op>, u32), Refused> {
@@ -556,9 +552,7 @@ impl Store {
             let NewSnapshot { name, uuid, created_ns, labels, .. } = new_one;
             let (name, uuid, created_ns) = (name.clone(), *uuid, *created_ns);
             let twin = |other: &NewSnapshot| other.volume == volume.id || other.uuid == uuid;
-            let of_volume = |other: &&SnapshotRecord| other.volume == volume.id;
-            if self.state.snapshots.values().filter(of_volume).any(|other| other.name == name)
-                || new[..index].iter().any(twin)
+            if self.directory.snapshot(volume.id, &name).is_some() || new[..index].iter().any(twin)
             {
                 return Err(Refused::NameTaken(format!("{}@{name}", volume.name)));
             }

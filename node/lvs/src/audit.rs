@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     alloc::Allocator,
+    directory::Directory,
     format::op::Op,
     geometry::{ClusterNo, LayerId, LogicalCluster},
     map::Fragment,
@@ -146,6 +147,9 @@ impl Store {
     pub fn audit(&self) -> Vec<String> {
         let mut wrong = audit(&self.state, &self.alloc);
         let fragments: u64 = self.state.layers.values().map(|layer| layer.map.len() as u64).sum();
+        if self.directory != Directory::of(&self.state) {
+            wrong.push("names and UUIDs are not those of the volumes and snapshots".to_owned());
+        }
         if fragments != self.fragments {
             wrong.push(format!("{fragments} fragments are there, and {} counted", self.fragments));
         }

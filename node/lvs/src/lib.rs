@@ -40,6 +40,7 @@ mod deadline;
 mod describe;
 mod device;
 mod direct;
+mod directory;
 mod fill;
 mod grow;
 mod io;

@@ -32,6 +32,7 @@ use crate::{
     checkpoint::CheckpointTask,
     device::Devices,
     direct::Direct,
+    directory::Directory,
     epochs::Epochs,
     fill::Gauge,
     format::{
@@ -148,6 +149,8 @@ pub struct Store {
     pub(crate) gates: Gates<Request>,
     /// What can be read or written now: follows from the volumes and snapshots.
     pub(crate) devices: Devices,
+    /// What they are found by: follows from the same.
+    pub(crate) directory: Directory,
     pub(crate) gauge: Gauge,
     pub(crate) tasks: Slab<Task>,
     pub(crate) ranges: BTreeMap<ObjectId, Ranges<TaskKey>>,
@@ -200,6 +203,7 @@ impl Store {
         let mut store = Self {
             settlement: Settlement::new(members.into_iter(), settled),
             devices: Devices::of(&opened.state),
+            directory: Directory::of(&opened.state),
             state: opened.state,
             alloc: opened.alloc,
             log: opened.log,
@@ -592,6 +596,7 @@ impl Store {
         for op in ops {
             self.state.apply_object(op).expect("operations are built from the state");
             self.devices.follow(&self.state, op);
+            self.directory.follow(&self.state, op);
         }
         self.append(key, ops)
     }
