@@ -28,6 +28,7 @@ mod arena;
 mod io;
 mod lend;
 mod loops;
+mod patience;
 mod setup;
 mod slice;
 

@@ -42,7 +42,7 @@ use rustix::{
 };
 use thiserror::Error;
 
-use crate::{arena::Buffer, io::Errno, slice::Slice};
+use crate::{arena::Buffer, io::Errno, patience, slice::Slice};
 
 mod calls;
 
@@ -292,6 +292,31 @@ impl Listener {
         Ok(Self { fd, local, limit: limit.clone() })
     }
 
+    /// As [`Listener::bind`], and tries again for as long as `wait` while the address is in use. The
+    /// sockets of a process that was killed last until the kernel has taken its rings down, which is
+    /// a moment after its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listener::bind`].
+    pub fn bind_within(
+        address: SocketAddr,
+        backlog: i32,
+        limit: &ConnectionLimit,
+        wait: Duration,
+    ) -> Result<Self, ListenError> {
+        let mut in_use = None;
+        let listener = patience::until(wait, || match Self::bind(address, backlog, limit) {
+            Ok(listener) => Ok(Some(listener)),
+            Err(error) if error.source.kind() == io::ErrorKind::AddrInUse => {
+                in_use = Some(error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        })?;
+        listener.ok_or_else(|| in_use.expect("it was attempted, and was in use"))
+    }
+
     /// The address that it is bound to, with its port.
     pub fn local(&self) -> SocketAddr {
         self.local
@@ -410,8 +435,24 @@ mod tests {
         let error = Listener::bind(first.local(), 1, &limit).expect_err("it is in use");
         let text = error.to_string();
         assert!(text.starts_with(&format!("listening on {}: binding", first.local())), "{text}");
+        let again = Listener::bind_within(first.local(), 1, &limit, Duration::ZERO);
+        assert_eq!(again.expect_err("it is in use").to_string(), text);
         let foreign = "192.0.2.1:4420".parse().expect("an address");
         let error = Listener::bind(foreign, 1, &limit).expect_err("no machine has it");
         assert_eq!(error.source.raw_os_error(), Some(libc::EADDRNOTAVAIL));
+    }
+
+    #[test]
+    fn an_address_that_is_let_go_of_in_time_is_taken() {
+        let limit = ConnectionLimit::new(1);
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let first = Listener::bind(any, 1, &limit).expect("a free port");
+        let address = first.local();
+        let second = std::thread::spawn(move || {
+            Listener::bind_within(address, 1, &limit, Duration::from_secs(60))
+        });
+        drop(first);
+        let second = second.join().expect("it does not panic").expect("it is free in the end");
+        assert_eq!(second.local(), address);
     }
 }

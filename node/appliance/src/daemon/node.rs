@@ -54,7 +54,9 @@ const BACKLOG: i32 = 128;
 /// How long a device that somebody else has is waited for at the start: a daemon that was killed keeps
 /// its own until the kernel has finished its last request.
 const START_WAIT: Duration = Duration::from_secs(30);
-/// How long it is waited for by a call.
+/// How long a port that is in use is waited for at the start, for the same reason.
+const PORT_WAIT: Duration = Duration::from_secs(5);
+/// How long a device is waited for by a call.
 pub(super) const CALL_WAIT: Duration = Duration::from_secs(2);
 /// How long connections may take to finish what was received when the node stops.
 const DRAIN_WAIT: Duration = Duration::from_secs(20);
@@ -179,7 +181,7 @@ impl Node {
         let listeners: Vec<Listener> = config
             .listen
             .iter()
-            .map(|&address| Listener::bind(address, BACKLOG, &limit))
+            .map(|&address| Listener::bind_within(address, BACKLOG, &limit, PORT_WAIT))
             .collect::<Result<_, _>>()?;
         let portals: Vec<Portal> = listeners
             .iter()

@@ -5,8 +5,7 @@ use std::{
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::{
@@ -15,11 +14,7 @@ use rustix::{
 };
 
 use super::{Access, DeviceError, Kind};
-
-/// The first pause between two attempts, and the longest one: the kernel offers no event for a
-/// block device or an `flock` that can be waited for under a deadline.
-const PAUSE_MIN: Duration = Duration::from_millis(2);
-const PAUSE_MAX: Duration = Duration::from_millis(250);
+use crate::patience;
 
 /// How a device file is opened.
 pub(super) fn options(kind: Kind, access: Access) -> OpenOptions {
@@ -32,26 +27,16 @@ pub(super) fn options(kind: Kind, access: Access) -> OpenOptions {
     options
 }
 
-/// Opens and locks, trying for as long as `wait` when somebody else has it.
+/// Opens and locks, trying for as long as `wait` when somebody else has it: the kernel offers no event
+/// for a block device or an `flock` that can be waited for under a deadline.
 pub(super) fn acquire(
     path: &Path,
     kind: Kind,
     access: Access,
     wait: Duration,
 ) -> Result<File, DeviceError> {
-    let deadline = Instant::now() + wait;
-    let mut pause = PAUSE_MIN;
-    loop {
-        if let Some(file) = attempt(path, kind, access)? {
-            return Ok(file);
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(DeviceError::InUse { path: path.to_owned(), holder: holder(path, kind) });
-        }
-        thread::park_timeout(pause.min(left));
-        pause = (pause * 2).min(PAUSE_MAX);
-    }
+    let file = patience::until(wait, || attempt(path, kind, access))?;
+    file.ok_or_else(|| DeviceError::InUse { path: path.to_owned(), holder: holder(path, kind) })
 }
 
 /// `None` when somebody else has it.
