@@ -46,6 +46,7 @@ power: ## Cut the power of the store on real I/O at FATHOM_CUTS moments; needs F
 
 .PHONY: guests
 guests: ## Run the hosts of Linux kernels in QEMU guests against the target; prepares the guests first
+	$(CARGO) build --release --locked -p fathom-appliance
 	FATHOM_GUESTS="$$(tests/conformance/guest/prepare)" && export FATHOM_GUESTS && \
 	for kernel in 6.1 6.12; do \
 		FATHOM_KERNEL=$$kernel $(CARGO) test --release --locked -p fathom-test-conformance \

@@ -214,6 +214,20 @@ impl Guest {
         assert!(unexpected.is_empty(), "the kernel warns:\n{}", unexpected.join("\n"));
     }
 
+    /// What can be told of a guest in which something does not end.
+    fn state(&self) -> String {
+        let shells = self.shells.lock().unwrap_or_else(PoisonError::into_inner).len();
+        if shells == 0 {
+            return self.console();
+        }
+        // Of every process that waits for the kernel, where it does.
+        let state = self.run(
+            "dmesg | tail -30; grep . /sys/block/*/inflight /sys/class/nvme/*/state; \
+             echo w >/proc/sysrq-trigger; dmesg | tail -60; ps",
+        );
+        format!("its state is\n{}", state.output)
+    }
+
     /// The end of what is on the console: what the kernel said last.
     fn console(&self) -> String {
         let console = fs::read(self.folder.console()).unwrap_or_default();
@@ -297,7 +311,7 @@ impl Running<'_> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => "its time is over".to_owned(),
             Err(error) => error.to_string(),
         };
-        panic!("`{}` does not end, {reason}; {}", self.command, self.guest.console())
+        panic!("`{}` does not end, {reason}; {}", self.command, self.guest.state())
     }
 }
 

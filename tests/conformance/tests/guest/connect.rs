@@ -51,7 +51,7 @@ fn a_host_connects_with_every_kind_of_queue_and_digests() {
         assert_eq!(scene.node.limit.open(), 1 + queues, "the admin queue and the others");
         let load = "--rw=randrw --bsrange=4k-128k --size=2m --offset_increment=2m --numjobs=2 \
                     --iodepth=8 --bs_unaligned=0";
-        scene.guest.begin(&verified(load)).succeed(LOAD_LIMIT);
+        scene.guest.begin(&verified(DEVICE, load)).succeed(LOAD_LIMIT);
         // What asks for its completions by itself uses the third kind of queue.
         let polled = format!(
             "fio --name=polled --filename={DEVICE} --direct=1 --ioengine=pvsync2 --hipri \

@@ -1,7 +1,8 @@
 //! The hosts of Linux kernels against the running target.
 //!
-//! Each test boots a guest with the kernel of the run, and a node in this process that the guest reaches over
-//! loopback. `make guests` prepares the guests, and runs all of it with each kernel.
+//! Each test boots a guest with the kernel of the run, and a node that the guest reaches over
+//! loopback: most in this process, some with `fathom node`. `make guests` prepares the guests, and runs
+//! all of it with each kernel.
 //!
 //! - [`scene`]: a guest, a node, and what the tests say to `nvme` and `fio`.
 //! - [`connect`]: discovery, queues, digests, disconnecting.
@@ -9,6 +10,7 @@
 //! - [`traffic`]: verified load, resets.
 //! - [`filesystems`]: ext4 and XFS, and the space that they give back.
 //! - [`paths`]: hosts that are turned away, and two ways to one volume of which one is lost.
+//! - [`restarts`]: the daemon, which ends and starts again under a mounted file system.
 
 mod scene;
 
@@ -16,4 +18,5 @@ mod admin;
 mod connect;
 mod filesystems;
 mod paths;
+mod restarts;
 mod traffic;

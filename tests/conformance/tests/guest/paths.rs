@@ -12,10 +12,16 @@ use crate::{
 };
 
 /// Tried again every second, and for ever. The target notices a silent host after 4 seconds.
-const OPTIONS: &str = "--nr-io-queues=2 --reconnect-delay=1 --ctrl-loss-tmo=-1 --keep-alive-tmo=4";
+pub(crate) const OPTIONS: &str =
+    "--nr-io-queues=2 --reconnect-delay=1 --ctrl-loss-tmo=-1 --keep-alive-tmo=4";
 /// What a kernel says when it has lost a path, and tries it again.
-const LOSS: &[&str] =
-    &["ctrl_loss_tmo < 0 will reconnect forever", "starting error recovery", NO_PATH];
+pub(crate) const LOSS: &[&str] = &[
+    "ctrl_loss_tmo < 0 will reconnect forever",
+    "starting error recovery",
+    NO_PATH,
+    // How often it has not said the last one.
+    "nvme_ns_head_submit_bio: ",
+];
 /// What it says when the only path has been away for longer than `fast_io_fail_tmo`.
 const GIVEN_UP: &str = "block nvme0n1: no available path - failing I/O";
 /// What it says when it is told that there is no such subsystem: a status without DNR.
@@ -25,7 +31,8 @@ const NOT_THERE: &[&str] =
 const NOT_ALLOWED: &[&str] =
     &["is not allowed, hostnqn: nqn.2014-08", "failed to connect queue: 0 ret=388"];
 /// What it says when nothing listens at a port, and when nothing is heard from one.
-const SILENCE: &[&str] = &[
+pub(crate) const SILENCE: &[&str] = &[
+    "failed to send request -104",
     "failed to connect socket: -111",
     "long keepalive RTT",
     "failed nvme_keep_alive_end_io error=10",
@@ -59,7 +66,7 @@ fn turned_away_and_let_in(
     scene.connect(OPTIONS);
     // Without this a host waits for the target as long as the path may come back.
     scene.guest.sh("echo 1 >/sys/class/nvme/nvme0/fast_io_fail_tmo");
-    let load = Load::begin(&scene);
+    let load = Load::begin(&scene.guest, DEVICE);
     load.goes_on();
     turn_away(&scene);
     let ended = load.fails();
@@ -71,7 +78,7 @@ fn turned_away_and_let_in(
     let_in(&scene);
     scene.guest.wait_until("grep -q live /sys/class/nvme/nvme0/state", SOON);
     let load = "--rw=randwrite --bs=4k --size=2m --iodepth=16";
-    scene.guest.begin(&verified(load)).succeed(LOAD_LIMIT);
+    scene.guest.begin(&verified(DEVICE, load)).succeed(LOAD_LIMIT);
     scene.disconnect();
     scene.guest.finish(&[LOSS, &[GIVEN_UP], refused].concat());
 }
@@ -96,7 +103,7 @@ fn a_portal_that_is_lost_under_load_costs_no_error() {
     // Both paths at once, so that each is lost with commands on it.
     let policy = "/sys/class/nvme-subsystem/nvme-subsys0/iopolicy";
     scene.guest.sh(&format!("echo round-robin >{policy}"));
-    let load = Load::begin(&scene);
+    let load = Load::begin(&scene.guest, DEVICE);
     for lost in [0, 1] {
         for how in [Loss::Cut, Loss::Stall] {
             load.goes_on();
@@ -111,7 +118,7 @@ fn a_portal_that_is_lost_under_load_costs_no_error() {
         }
     }
     load.end();
-    let connected = scene.guest.run(&nvme_connect(cables[0].address().port(), OPTIONS));
+    let connected = scene.guest.run(&nvme_connect(VOLUME, cables[0].address().port(), OPTIONS));
     assert_ne!(connected.status, 0, "a second time by the same way");
     scene.disconnect();
     scene.node.wait_for_silence();

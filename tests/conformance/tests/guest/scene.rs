@@ -49,7 +49,7 @@ impl Scene {
 
     /// Connects the host to a port, and waits for the namespace.
     pub(crate) fn connect_to(&self, port: u16, options: &str) {
-        self.guest.sh(&nvme_connect(port, options));
+        self.guest.sh(&nvme_connect(VOLUME, port, options));
         self.guest.wait_until(&format!("[ -b {DEVICE} ]"), SOON);
     }
 
@@ -78,15 +78,16 @@ pub(crate) fn whereabouts(port: u16) -> String {
     format!("-t tcp -a {OUTSIDE} -s {port} --hostnqn={HOST} --hostid={HOST_ID}")
 }
 
-/// The command that connects the host to a port.
-pub(crate) fn nvme_connect(port: u16, options: &str) -> String {
-    format!("nvme connect {} -n {VOLUME} {options}", whereabouts(port))
+/// The command that connects the host to a subsystem at a port.
+pub(crate) fn nvme_connect(nqn: &str, port: u16, options: &str) -> String {
+    format!("nvme connect {} -n {nqn} {options}", whereabouts(port))
 }
 
-/// A load that writes and verifies every block, with direct I/O. It fails with the first wrong one.
-pub(crate) fn verified(options: &str) -> String {
+/// A load that writes a device or file and verifies every block, with direct I/O. It fails with the
+/// first wrong one.
+pub(crate) fn verified(file: &str, options: &str) -> String {
     format!(
-        "fio --name=verified --filename={DEVICE} --direct=1 --ioengine=libaio --verify=crc32c \
+        "fio --name=verified --filename={file} --direct=1 --ioengine=libaio --verify=crc32c \
          --verify_fatal=1 --verify_state_save=0 --group_reporting {options}"
     )
 }

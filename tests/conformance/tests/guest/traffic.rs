@@ -1,8 +1,8 @@
 //! Verified load, and resets under it.
 
-use fathom_test_conformance::guest::{Outcome, Running};
+use fathom_test_conformance::guest::{Guest, Outcome, Running};
 
-use crate::scene::{LOAD_LIMIT, SOON, Scene, verified};
+use crate::scene::{DEVICE, LOAD_LIMIT, SOON, Scene, verified};
 
 #[test]
 fn what_several_jobs_write_at_random_is_verified() {
@@ -15,7 +15,7 @@ fn what_several_jobs_write_at_random_is_verified() {
         "--rw=randwrite --bs=12k --size=6m --numjobs=2 --iodepth=8 --fsync=16",
     ] {
         let increment = "--offset_increment=16m";
-        scene.guest.begin(&verified(&format!("{load} {increment}"))).succeed(LOAD_LIMIT);
+        scene.guest.begin(&verified(DEVICE, &format!("{load} {increment}"))).succeed(LOAD_LIMIT);
     }
     scene.disconnect();
     scene.guest.finish(&[]);
@@ -25,7 +25,7 @@ fn what_several_jobs_write_at_random_is_verified() {
 fn a_reset_under_load_costs_no_error() {
     let scene = Scene::new();
     scene.connect("--nr-io-queues=2");
-    let load = Load::begin(&scene);
+    let load = Load::begin(&scene.guest, DEVICE);
     for _ in 0..3 {
         load.goes_on();
         scene.guest.sh("nvme reset /dev/nvme0");
@@ -40,33 +40,39 @@ fn a_reset_under_load_costs_no_error() {
 pub(crate) const NO_PATH: &str = "block nvme0n1: no usable path - requeuing I/O";
 /// For how many writes of the host a load is watched until it is taken to go on.
 const SOME: u64 = 100;
+/// Where a load's process is noted in the guest.
+const LOAD: &str = "/tmp/load";
 /// The exit status of a fio that was interrupted and had no error until then.
 const INTERRUPTED: i32 = 128;
 
 /// A load that writes and verifies until it is ended.
 pub(crate) struct Load<'a> {
-    scene: &'a Scene,
+    guest: &'a Guest,
     fio: Running<'a>,
 }
 
 impl<'a> Load<'a> {
-    pub(crate) fn begin(scene: &'a Scene) -> Self {
+    /// Begins it on the first 8 MiB of a device or file.
+    pub(crate) fn begin(guest: &'a Guest, file: &str) -> Self {
         let options = "--rw=randwrite --bs=4k --size=4m --numjobs=2 --iodepth=16 \
                        --offset_increment=4m --verify_backlog=256 --time_based --runtime=1h";
-        Self { scene, fio: scene.guest.begin(&verified(options)) }
+        let fio = format!("echo $$ >{LOAD}; exec {}", verified(file, options));
+        Self { guest, fio: guest.begin(&fio) }
     }
 
     /// Waits until the host has ended some more writes than until now.
     pub(crate) fn goes_on(&self) {
         // Of all paths: the device of all of them together does not count on Linux 6.1.
         let count = "cat /sys/block/nvme0c*n1/stat | awk '{ n += $5 } END { print n }'";
-        let now: u64 = self.scene.guest.sh(count).trim().parse().expect("a number of writes");
-        self.scene.guest.wait_until(&format!("[ $({count}) -gt {} ]", now + SOME), SOON);
+        let now: u64 = self.guest.sh(count).trim().parse().expect("a number of writes");
+        self.guest.wait_until(&format!("[ $({count}) -gt {} ]", now + SOME), SOON);
     }
 
     /// Ends it. Until then it has met no error.
     pub(crate) fn end(self) {
-        self.scene.guest.sh("killall -INT fio");
+        // Only the first of its processes, which tells the others: what fio does at a signal is not
+        // safe in one that works.
+        self.guest.sh(&format!("kill -INT $(cat {LOAD})"));
         let Outcome { status, output } = self.fio.wait(LOAD_LIMIT);
         assert!(status == INTERRUPTED && output.contains("err= 0"), "{status}: {output}");
     }
