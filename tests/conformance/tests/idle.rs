@@ -53,7 +53,7 @@ fn idle_connections_cost_little_memory() {
         hosts.push((admin, first, queues));
     }
     let all = resident().saturating_sub(before);
-    println!("{CONTROLLERS} controllers with {IO_QUEUES} I/O queues each: {all} bytes");
+    eprintln!("{CONTROLLERS} controllers with {IO_QUEUES} I/O queues each: {all} bytes");
     assert!(all < CONTROLLERS_BYTES_MAX, "they cost {all} bytes");
     let queues = usize::from(IO_QUEUES) + 1;
     assert_eq!(sockets(&node), listening + 2 + CONTROLLERS * queues);
@@ -63,7 +63,7 @@ fn idle_connections_cost_little_memory() {
     let silent: Vec<TcpStream> = (0..SILENT).map(connect).collect();
     wait_until("all are taken", || sockets(&node) == open + SILENT);
     let each = resident().saturating_sub(before) / SILENT;
-    println!("a silent connection: {each} bytes");
+    eprintln!("a silent connection: {each} bytes");
     assert!(each < SILENT_BYTES_MAX, "a silent connection costs {each} bytes");
     drop(silent);
     wait_until("all are gone", || sockets(&node) == open);
