@@ -26,6 +26,9 @@ pub(crate) use self::{bench::bench, pool::pool, snapshot::snapshot, volume::volu
 /// How long the daemon may take to accept a connection.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 
+/// The longest list that is taken, in bytes: a hundred thousand volumes take a part of it.
+const ANSWER_MAX: usize = 256 << 20;
+
 /// What a command ends with.
 pub(crate) type Outcome = Result<(), Box<dyn Error>>;
 

@@ -219,6 +219,73 @@ fn a_load_goes_through_the_whole_node_and_leaves_no_trace() {
 }
 
 #[test]
+fn what_a_host_uses_is_not_taken_away_unless_the_host_is_cut_off() {
+    let home = Home::new("in-use");
+    let _daemon = home.start(&["--pool", "tank=disk,size=128MiB"]);
+    home.ok("volume create v --size 32MiB");
+    home.ok("snapshot create v@s");
+    let mut load = home.begin("bench --volume v --rw randread --qd 2 --time 60");
+    load.wait_for_connections(&home, 2);
+    for command in [
+        "volume delete v",
+        "snapshot rollback v@s",
+        "pool release tank",
+        "pool destroy tank --force",
+    ] {
+        let said = home.error(command);
+        assert!(said.contains("is connected"), "{command}: {said}");
+    }
+    assert_eq!(home.volumes(), ["v"]);
+    assert_eq!(home.json("volume resize v --size 48MiB")["size_bytes"], 48 * MIB);
+    home.ok("volume unexport v");
+    assert!(!load.end().success(), "the load has lost its volume");
+    home.ok("snapshot rollback v@s");
+    home.ok("volume delete v");
+}
+
+#[test]
+fn a_pool_is_found_by_its_label_and_never_made_anew_under_a_name_that_is_known() {
+    let home = Home::new("known");
+    let daemon = home.start(&["--pool", "tank=disk,size=64MiB"]);
+    home.ok("volume create v --size 8MiB");
+    drop(daemon);
+    fs::rename(home.path("disk"), home.path("away")).expect("it is there");
+    // The place where it was is empty now, as when a file system is not mounted.
+    let daemon = home.start(&["--pool", "tank=disk,size=64MiB"]);
+    assert!(!home.path("disk").exists(), "no new pool takes the name of the one that is known");
+    let other = home.text("other");
+    let said = home.error(&format!("pool create tank {other} --size 64MiB"));
+    assert!(said.contains("is remembered") && !home.path("other").exists(), "{said}");
+    // What is gone for now is not gone.
+    assert!(home.error("volume delete v --if-exists").contains("not open: pool tank"));
+    // Another pool stands where it was.
+    home.ok(&format!("pool create else {} --size 64MiB", home.text("disk")));
+    home.ok("pool release else");
+    let said = home.error("pool destroy tank --force");
+    assert!(said.contains("is no member of it"), "{said}");
+    assert_eq!(names(&home.json(&format!("pool import {}", home.text("disk")))), ["else"]);
+    // It comes back from wherever it is.
+    assert_eq!(names(&home.json(&format!("pool import {}", home.text("away")))), ["tank"]);
+    assert_eq!(home.volumes(), ["v"]);
+    drop(daemon);
+    let _daemon = home.start(&[]);
+    assert_eq!(home.volumes(), ["v"]);
+    let uuid = home.json("pool show else")["uuid"].as_str().expect("a UUID").to_owned();
+    home.ok(&format!("pool destroy {uuid}"));
+    assert!(!home.path("state/pools/else").exists(), "it is forgotten by its name");
+}
+
+#[test]
+fn a_call_that_waits_does_not_keep_the_daemon_from_ending() {
+    let home = Home::new("stopping");
+    let daemon = home.start(&["--pool", "tank=memory,size=64MiB"]);
+    // One that connects and never speaks.
+    let silent = std::os::unix::net::UnixStream::connect(home.path("api")).expect("it listens");
+    assert!(daemon.terminate().success());
+    drop(silent);
+}
+
+#[test]
 fn with_an_empty_state_directory_everything_comes_back_from_the_disks() {
     let home = Home::new("disks-alone");
     let daemon = home.start(&["--pool", "tank=disk,size=64MiB"]);
@@ -274,12 +341,14 @@ fn two_daemons_share_neither_state_nor_socket_nor_pool() {
     let home = Home::new("twice");
     let _daemon = home.start(&["--pool", "tank=disk,size=64MiB"]);
     assert!(home.refused(&["--api", "other"]).contains("another daemon uses it"));
-    let other = home.refused(&["--state", "state2"]);
-    assert!(other.contains("state") || other.contains("cannot be used multiple times"), "{other}");
     let mode = fs::metadata(home.path("api")).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     fs::write(home.path("file"), "x").expect("it can be written");
     let elsewhere = Home::new("twice-2");
+    let second = elsewhere.start(&["--pool", &format!("tank={}", home.text("disk"))]);
+    let closed = elsewhere.json("node show")["closed_pools"][0]["reason"].clone();
+    assert!(closed.as_str().is_some_and(|reason| reason.contains("in use")), "{closed}");
+    drop(second);
     let api = home.text("file");
     assert!(elsewhere.refused(&["--api", &api]).contains("a file that is no socket"));
     let api = home.text("api");

@@ -33,9 +33,9 @@ use crate::{
 /// Characters of the progress bar.
 const BAR: usize = 30;
 
-/// Where the load goes, and how the volume was exported before.
+/// Where the load goes, and what was changed for it.
 struct Place {
-    nqn: String,
+    nqn: Nqn,
     nsid: u32,
     address: SocketAddr,
     undo: Undo,
@@ -45,8 +45,8 @@ struct Place {
 enum Undo {
     /// Nothing.
     Nothing,
-    /// The volume is exported as it was.
-    Export { volume: String, before: api::Export },
+    /// This host may not connect to the volume any more.
+    RemoveHost { volume: String, host: String },
     /// The volume is deleted.
     Delete { volume: String },
 }
@@ -77,25 +77,31 @@ pub(crate) fn bench(socket: Option<PathBuf>, form: Form, command: BenchCommand) 
     let id = Uuid::new_v4();
     let host = command.hostnqn.clone();
     let host = host.unwrap_or_else(|| format!("nqn.2014-08.org.nvmexpress:uuid:{id}"));
+    // Whatever can be wrong, before anything is changed.
+    let host_name = name(&host)?;
+    let cancel = Cancel::new();
+    cancel_on_interrupt(&cancel)?;
     let place = prepare(socket.clone(), &command, &host)?;
     let target = Target {
-        subsystem: name(&place.nqn)?,
+        subsystem: place.nqn,
         nsid: Nsid(place.nsid),
         addresses: vec![place.address],
-        host: name(&host)?,
+        host: host_name,
         host_id: HostId(*id.as_bytes()),
         digests: Digests { header: command.hdgst, data: command.ddgst },
         timeouts: Timeouts::default(),
     };
-    let cancel = Cancel::new();
-    cancel_on_interrupt(&cancel)?;
     let mut bar = Bar { shown: io::stderr().is_terminal() };
     let result = run(&target, &workload, &cancel, |progress| bar.show(progress));
     bar.end();
     // Whatever came of it.
-    let undone = undo(socket, place.undo);
-    let report = result?;
-    undone?;
+    let undone = undo(socket, place.undo).map_err(|error| format!("undoing the export: {error}"));
+    let report = match (result, undone) {
+        (Ok(report), Ok(())) => report,
+        (Ok(_), Err(error)) => return Err(error.into()),
+        (Err(error), Ok(())) => return Err(error.into()),
+        (Err(error), Err(other)) => return Err(format!("{error}\n{other}").into()),
+    };
     let shown = Shown::of(&report);
     output::show(form, &shown, || table(&shown))?;
     match report.failed() + report.unknown {
@@ -118,7 +124,7 @@ fn prepare(
 ) -> Result<Place, Box<dyn std::error::Error>> {
     if let (Some(nqn), Some(address)) = (&command.nqn, command.traddr) {
         let address = SocketAddr::new(address, command.trsvcid);
-        return Ok(Place { nqn: nqn.clone(), nsid: command.nsid, address, undo: Undo::Nothing });
+        return Ok(Place { nqn: name(nqn)?, nsid: command.nsid, address, undo: Undo::Nothing });
     }
     let (volume, node) = with_daemon(socket, async |channel: Channel| {
         let node = NodeClient::new(channel.clone()).get_node(api::GetNodeRequest {}).await?;
@@ -138,32 +144,31 @@ fn prepare(
                 client.create_volume(request).await?.into_inner()
             }
         };
-        let before = volume.export.clone().unwrap_or_default();
-        if !before.any_host {
-            let mut hosts = before.hosts;
-            hosts.push(host.to_owned());
-            let volume = volume.uuid.clone();
+        if !volume.export.as_ref().is_some_and(|export| export.any_host) {
+            let (volume, add) = (volume.uuid.clone(), vec![host.to_owned()]);
             client
-                .export_volume(api::ExportVolumeRequest { volume, hosts, any_host: false })
+                .change_hosts(api::ChangeHostsRequest { volume, add, remove: Vec::new() })
                 .await?;
         }
         Ok((volume, node.into_inner()))
     })?;
     let before = volume.export.unwrap_or_default();
+    let volume = volume.uuid;
     let undo = match command.scratch {
-        true => Undo::Delete { volume: volume.uuid },
+        true => Undo::Delete { volume },
         false if before.any_host => Undo::Nothing,
-        false => Undo::Export { volume: volume.uuid, before: before.clone() },
+        false => Undo::RemoveHost { volume, host: host.to_owned() },
     };
-    let listener = node.listeners.first().ok_or("the node listens nowhere")?;
-    let mut address: SocketAddr = listener.parse()?;
+    // It is this machine's own node.
+    let listener = node.listeners.first().and_then(|listener| listener.parse().ok());
+    let mut address: SocketAddr = listener.expect("a node listens somewhere, and says so");
     if address.ip().is_unspecified() {
         address.set_ip(match address.is_ipv4() {
             true => std::net::Ipv4Addr::LOCALHOST.into(),
             false => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    Ok(Place { nqn: before.nqn, nsid: before.nsid, address, undo })
+    Ok(Place { nqn: name(&before.nqn)?, nsid: before.nsid, address, undo })
 }
 
 fn undo(socket: Option<PathBuf>, undo: Undo) -> Outcome {
@@ -174,13 +179,9 @@ fn undo(socket: Option<PathBuf>, undo: Undo) -> Outcome {
         let mut client = VolumesClient::new(channel);
         match undo {
             Undo::Nothing => {}
-            Undo::Export { volume, before } if before.exported => {
-                let hosts = before.hosts;
-                let request = api::ExportVolumeRequest { volume, hosts, any_host: before.any_host };
-                client.export_volume(request).await?;
-            }
-            Undo::Export { volume, .. } => {
-                client.unexport_volume(api::UnexportVolumeRequest { volume }).await?;
+            Undo::RemoveHost { volume, host } => {
+                let (add, remove) = (Vec::new(), vec![host]);
+                client.change_hosts(api::ChangeHostsRequest { volume, add, remove }).await?;
             }
             Undo::Delete { volume } => {
                 // Nobody else knows it; this host's connections may not be gone yet.

@@ -71,7 +71,17 @@ pub(crate) fn pool(socket: Option<PathBuf>, form: Form, command: PoolCommand) ->
             let destroyed = with_daemon(socket, async |channel| {
                 Ok(PoolsClient::new(channel).destroy_pool(request).await?.into_inner())
             })?;
-            output::show(form, &destroyed, || Table::Done)
+            output::show(form, &destroyed, || {
+                let missing = destroyed.missing_members.iter();
+                match destroyed.missing_members.is_empty() {
+                    true => Table::Done,
+                    false => Table::Object(
+                        missing
+                            .map(|uuid| ("not there, and as it was: member", uuid.clone()))
+                            .collect(),
+                    ),
+                }
+            })
         }
         PoolCommand::Set { pool, settings, remove_label } => {
             let PoolSettings { overcommit, watermark_low, watermark_high, label } = settings;

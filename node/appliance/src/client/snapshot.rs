@@ -31,7 +31,9 @@ pub(crate) fn snapshot(socket: Option<PathBuf>, form: Form, command: SnapshotCom
         SnapshotCommand::List { volume } => {
             let listed = with_daemon(socket, async |channel| {
                 let request = api::ListSnapshotsRequest { volume: volume.unwrap_or_default() };
-                Ok(SnapshotsClient::new(channel).list_snapshots(request).await?.into_inner())
+                let client =
+                    SnapshotsClient::new(channel).max_decoding_message_size(super::ANSWER_MAX);
+                Ok({ client }.list_snapshots(request).await?.into_inner())
             })?;
             output::show(form, &listed.snapshots, || list(&listed.snapshots))
         }

@@ -17,7 +17,9 @@ pub(crate) fn volume(socket: Option<PathBuf>, form: Form, command: VolumeCommand
         VolumeCommand::List { pool } => {
             let listed = with_daemon(socket, async |channel| {
                 let request = api::ListVolumesRequest { pool: pool.unwrap_or_default() };
-                Ok(VolumesClient::new(channel).list_volumes(request).await?.into_inner())
+                let client =
+                    VolumesClient::new(channel).max_decoding_message_size(super::ANSWER_MAX);
+                Ok({ client }.list_volumes(request).await?.into_inner())
             })?;
             output::show(form, &listed.volumes, || list(&listed.volumes))
         }
@@ -62,7 +64,7 @@ async fn call(
                 thick,
                 block_bytes: block_size,
                 write_cache: Some(write_cache == Switch::On),
-                limits: Some(changed(api::Limits::default(), &limits)),
+                limits: Some(wanted(&limits)),
                 labels: labels(label),
                 source: from,
                 uuid,
@@ -70,12 +72,18 @@ async fn call(
             client.create_volume(request).await?
         }
         VolumeCommand::Set { volume, limits, label, remove_label } => {
-            let request = api::GetVolumeRequest { volume: volume.clone() };
-            let now = client.get_volume(request).await?.into_inner();
             let request = api::UpdateVolumeRequest {
                 volume,
                 name: None,
-                limits: Some(changed(now.limits.unwrap_or_default(), &limits)),
+                limits: Some(api::LimitsChange {
+                    iops: limits.iops_limit,
+                    read_iops: limits.read_iops_limit,
+                    write_iops: limits.write_iops_limit,
+                    bandwidth: limits.bandwidth_limit,
+                    read_bandwidth: limits.read_bandwidth_limit,
+                    write_bandwidth: limits.write_bandwidth_limit,
+                    burst_s: limits.burst,
+                }),
                 set_labels: labels(label),
                 remove_labels: remove_label,
             };
@@ -105,16 +113,16 @@ async fn call(
     Ok(answer.into_inner())
 }
 
-/// Limits with what the flags say.
-fn changed(limits: api::Limits, flags: &LimitFlags) -> api::Limits {
+/// The limits of a new volume.
+fn wanted(flags: &LimitFlags) -> api::Limits {
     api::Limits {
-        iops: flags.iops_limit.unwrap_or(limits.iops),
-        read_iops: flags.read_iops_limit.unwrap_or(limits.read_iops),
-        write_iops: flags.write_iops_limit.unwrap_or(limits.write_iops),
-        bandwidth: flags.bandwidth_limit.unwrap_or(limits.bandwidth),
-        read_bandwidth: flags.read_bandwidth_limit.unwrap_or(limits.read_bandwidth),
-        write_bandwidth: flags.write_bandwidth_limit.unwrap_or(limits.write_bandwidth),
-        burst_s: flags.burst.unwrap_or(limits.burst_s),
+        iops: flags.iops_limit.unwrap_or(0),
+        read_iops: flags.read_iops_limit.unwrap_or(0),
+        write_iops: flags.write_iops_limit.unwrap_or(0),
+        bandwidth: flags.bandwidth_limit.unwrap_or(0),
+        read_bandwidth: flags.read_bandwidth_limit.unwrap_or(0),
+        write_bandwidth: flags.write_bandwidth_limit.unwrap_or(0),
+        burst_s: flags.burst.unwrap_or(0),
     }
 }
 

@@ -165,6 +165,9 @@ impl PoolSpec {
     fn check(raw: RawPool) -> Result<Self, String> {
         let RawPool { name, paths, memory, size } = raw;
         names::check_new("pool", &name).map_err(|failed| failed.message)?;
+        // They are remembered, and the next start may be in another directory.
+        let paths = paths.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>();
+        let paths = paths.map_err(|error| format!("pool \"{name}\": {error}"))?;
         let size = size.map(|size| size::parse(&size)).transpose();
         let size = size.map_err(|error| format!("pool \"{name}\": {error}"))?;
         let backing = match (memory, size) {

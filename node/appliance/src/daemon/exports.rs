@@ -3,7 +3,7 @@
 //! A volume is one NVM subsystem with one namespace. Who may connect stands in the volume's record;
 //! the target has what the record says, from the opening of its pool to its end.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use fathom_engine::serve::message::Route;
 use fathom_lvs::format::op::VolumeRecord;
@@ -12,7 +12,8 @@ use fathom_units::Nsid;
 
 use super::{
     error::{CallFailed, Kind},
-    node::{FENCE_WAIT, Node, OpenPool},
+    node::{FENCE_WAIT, Node, OpenPool, hold},
+    volumes::live,
 };
 
 /// Of what size writes are done best, in bytes: what the store keeps track of.
@@ -71,7 +72,20 @@ impl Node {
         };
         let route = Route { pool: pool.handle.address(), object: record.id };
         let exported = self.target.export(subsystem, vec![(device, route)])?;
-        exported.map_err(|error| CallFailed::new(Kind::Precondition, error))
+        exported.map_err(|error| CallFailed::new(Kind::Precondition, error))?;
+        let nqn = record.identity.subsystem_nqn.clone();
+        hold(&self.serving).insert(nqn, (pool.uuid, record.id));
+        Ok(())
+    }
+
+    /// Whether it is this volume that the target serves under the volume's NQN.
+    pub(super) fn is_served(&self, pool: &OpenPool, record: &VolumeRecord) -> bool {
+        let serving = hold(&self.serving);
+        serving.get(&record.identity.subsystem_nqn) == Some(&(pool.uuid, record.id))
+    }
+
+    fn is_not_served(&self, record: &VolumeRecord) {
+        hold(&self.serving).remove(&record.identity.subsystem_nqn);
     }
 
     /// Serves everything that a pool exports. What cannot be served is logged: the others are.
@@ -92,12 +106,14 @@ impl Node {
             if !record.flags.exported {
                 continue;
             }
-            match self.withdraw(&record) {
+            match self.withdraw(pool, &record) {
                 Ok(true) => withdrawn.push(record),
                 Ok(false) => {}
                 Err(failed) => {
                     for record in withdrawn {
-                        self.serve(pool, &record)?;
+                        if let Err(error) = self.serve(pool, &record) {
+                            tracing::error!(pool = pool.name, volume = record.name, %error, "not exported");
+                        }
                     }
                     return Err(failed.about("pool", &pool.name));
                 }
@@ -111,8 +127,16 @@ impl Node {
     /// # Errors
     ///
     /// [`Kind::Precondition`] with the hosts that are connected.
-    pub(super) fn withdraw(&self, record: &VolumeRecord) -> Result<bool, CallFailed> {
-        self.target.withdraw(nqn(&record.identity.subsystem_nqn)?)?.map_err(|hosts| {
+    pub(super) fn withdraw(
+        &self,
+        pool: &OpenPool,
+        record: &VolumeRecord,
+    ) -> Result<bool, CallFailed> {
+        if !self.is_served(pool, record) {
+            return Ok(false);
+        }
+        let withdrawn = self.target.withdraw(nqn(&record.identity.subsystem_nqn)?)?;
+        withdrawn.inspect(|_| self.is_not_served(record)).map_err(|hosts| {
             let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
             let connected = format!(
                 "{} connected; disconnect there, or `fathom volume unexport` first",
@@ -134,7 +158,7 @@ impl Node {
         again: impl FnOnce(&Result<T, CallFailed>) -> bool,
         work: impl FnOnce() -> Result<T, CallFailed>,
     ) -> Result<T, CallFailed> {
-        let was_served = self.withdraw(record)?;
+        let was_served = self.withdraw(pool, record)?;
         let result = work();
         if was_served && again(&result) {
             self.serve(pool, record)?;
@@ -153,7 +177,7 @@ impl Node {
         name: &str,
         hosts: &[String],
         any_host: bool,
-    ) -> Result<(std::sync::Arc<OpenPool>, VolumeRecord), CallFailed> {
+    ) -> Result<(Arc<OpenPool>, VolumeRecord), CallFailed> {
         if any_host != hosts.is_empty() {
             let wrong = "name the hosts that may connect, or say that any host may";
             return Err(CallFailed::new(Kind::Invalid, wrong).about("volume", name));
@@ -161,25 +185,97 @@ impl Node {
         for host in hosts {
             nqn(host)?;
         }
-        let (pool, _) = self.volume(name)?;
+        let (pool, found) = self.volume(name)?;
         let _changes = pool.hold();
-        let (pool, record) = self.volume(name)?;
+        let record = live(&pool, found.uuid)?;
         let mut new = record.clone();
         new.flags.exported = true;
         new.flags.any_host = any_host;
         new.hosts = hosts.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
-        if new == record {
-            return Ok((pool, record));
+        self.serve_as(&pool, record, new.clone()).map_err(|failed| failed.about("volume", name))?;
+        Ok((Arc::clone(&pool), new))
+    }
+
+    /// Adds hosts to those that may connect, and removes others. A volume is exported from the first
+    /// one on, and not any more when the last one is gone.
+    ///
+    /// # Errors
+    ///
+    /// When a host's NQN is none, or any host may connect.
+    pub(crate) fn change_hosts(
+        &self,
+        name: &str,
+        add: &[String],
+        remove: &[String],
+    ) -> Result<(Arc<OpenPool>, VolumeRecord), CallFailed> {
+        for host in add {
+            nqn(host)?;
         }
-        self.write_record(&pool, new.clone())?;
-        if record.flags.exported {
+        let (pool, found) = self.volume(name)?;
+        let _changes = pool.hold();
+        let record = live(&pool, found.uuid)?;
+        if record.flags.any_host {
+            let wrong = "any host may connect; export it to single ones first";
+            return Err(CallFailed::new(Kind::Precondition, wrong).about("volume", name));
+        }
+        let mut new = record.clone();
+        let kept = record.hosts.iter().filter(|host| !remove.contains(host));
+        new.hosts = kept.chain(add).cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        new.flags.exported = !new.hosts.is_empty();
+        if new.flags.exported {
+            let served = self.serve_as(&pool, record, new.clone());
+            served.map_err(|failed| failed.about("volume", name))?;
+        } else {
+            self.end_serving(&pool, record, &new)?;
+        }
+        Ok((Arc::clone(&pool), new))
+    }
+
+    /// Writes the record of a volume that is exported from now on, or to other hosts, and has the
+    /// target do so. Made again, it waits again for hosts to be fenced.
+    fn serve_as(
+        &self,
+        pool: &OpenPool,
+        before: VolumeRecord,
+        new: VolumeRecord,
+    ) -> Result<(), CallFailed> {
+        if new == before {
+            pool.confirm()?;
+        } else {
+            self.write_record(pool, new.clone())?;
+        }
+        if self.is_served(pool, &new) {
             let nqn = nqn(&new.identity.subsystem_nqn)?;
-            self.target.set_hosts(nqn, self::hosts(&new)?, FENCE_WAIT)?;
-        } else if let Err(failed) = self.serve(&pool, &new) {
-            self.write_record(&pool, record)?;
-            return Err(failed.about("volume", name));
+            if self.target.set_hosts(nqn, hosts(&new)?, FENCE_WAIT)? {
+                return Ok(());
+            }
         }
-        Ok((pool, new))
+        self.serve(pool, &new).or_else(|failed| {
+            if new != before {
+                self.write_record(pool, before)?;
+            }
+            Err(failed)
+        })
+    }
+
+    /// Writes the record of a volume that is exported no more, and returns when no request of a host
+    /// can reach it. Made again, it waits for that again.
+    fn end_serving(
+        &self,
+        pool: &OpenPool,
+        before: VolumeRecord,
+        new: &VolumeRecord,
+    ) -> Result<(), CallFailed> {
+        if before == *new {
+            pool.confirm()?;
+        } else {
+            self.write_record(pool, new.clone())?;
+        }
+        if self.is_served(pool, new) {
+            self.target.unexport(nqn(&new.identity.subsystem_nqn)?, FENCE_WAIT)?;
+            self.is_not_served(new);
+        }
+        Ok(())
     }
 
     /// Stops serving a volume. When this returns no request of a host can reach it.
@@ -190,17 +286,15 @@ impl Node {
     pub(crate) fn unexport_volume(
         &self,
         name: &str,
-    ) -> Result<(std::sync::Arc<OpenPool>, VolumeRecord), CallFailed> {
-        let (pool, _) = self.volume(name)?;
+    ) -> Result<(Arc<OpenPool>, VolumeRecord), CallFailed> {
+        let (pool, found) = self.volume(name)?;
         let _changes = pool.hold();
-        let (pool, mut record) = self.volume(name)?;
-        if record.flags.exported {
-            record.flags.exported = false;
-            record.flags.any_host = false;
-            record.hosts.clear();
-            self.write_record(&pool, record.clone())?;
-        }
-        self.target.unexport(nqn(&record.identity.subsystem_nqn)?, FENCE_WAIT)?;
-        Ok((pool, record))
+        let record = live(&pool, found.uuid)?;
+        let mut new = record.clone();
+        new.flags.exported = false;
+        new.flags.any_host = false;
+        new.hosts.clear();
+        self.end_serving(&pool, record, &new).map_err(|failed| failed.about("volume", name))?;
+        Ok((Arc::clone(&pool), new))
     }
 }

@@ -3,20 +3,21 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _},
-        net::UnixStream,
+        fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
 };
 
 use thiserror::Error;
-use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
-/// The socket; its file is removed when this is dropped.
+/// The socket; its file is removed when this is dropped, unless it is another one's by then.
 #[derive(Debug)]
 pub(crate) struct Socket {
     path: PathBuf,
+    /// Device and inode of its file.
+    file: (u64, u64),
     listener: Option<UnixListener>,
 }
 
@@ -56,28 +57,48 @@ impl Socket {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(ListenError::NoSocket(path.to_owned()));
             }
-            Ok(_) if UnixStream::connect(path).is_ok() => {
-                return Err(ListenError::Busy(path.to_owned()));
-            }
-            Ok(_) => fs::remove_file(path).map_err(failed("removing the one that was left"))?,
+            Ok(_) => match UnixStream::connect(path) {
+                Ok(_) => return Err(ListenError::Busy(path.to_owned())),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    fs::remove_file(path).map_err(failed("removing the one that was left"))?;
+                }
+                Err(error) => return Err(failed("asking who answers there")(error)),
+            },
             Err(_) => {}
         }
-        // Made without any permission for others, and only then under its name.
-        let partial = path.with_extension("partial");
-        let _ = fs::remove_file(&partial);
-        let listener = UnixListener::bind(&partial).map_err(failed("listening"))?;
-        let mode = fs::Permissions::from_mode(0o600);
-        fs::set_permissions(&partial, mode).map_err(failed("setting its mode"))?;
-        fs::rename(&partial, path).map_err(failed("giving it its name"))?;
-        Ok(Self { path: path.to_owned(), listener: Some(listener) })
+        // Made where nobody else can come, and only with its mode under its name.
+        let closed = path.with_file_name(format!(".fathom-{}", std::process::id()));
+        let made = fs::DirBuilder::new().mode(0o700).create(&closed);
+        made.map_err(failed("making a directory beside it"))?;
+        let bound = Self::bind_in(&closed, path).map_err(failed("listening"));
+        let _ = fs::remove_file(closed.join("s"));
+        let removed = fs::remove_dir(&closed).map_err(failed("removing the directory beside it"));
+        let socket = bound?;
+        removed.map(|()| socket)
+    }
+
+    fn bind_in(closed: &Path, path: &Path) -> io::Result<Self> {
+        let partial = closed.join("s");
+        let listener = UnixListener::bind(&partial)?;
+        listener.set_nonblocking(true)?;
+        fs::set_permissions(&partial, fs::Permissions::from_mode(0o600))?;
+        fs::rename(&partial, path)?;
+        let found = fs::symlink_metadata(path)?;
+        let file = (found.dev(), found.ino());
+        Ok(Self { path: path.to_owned(), file, listener: Some(listener) })
     }
 
     /// Its connections.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell of them.
     pub(crate) fn incoming(
         mut self,
-    ) -> impl tokio_stream::Stream<Item = io::Result<tokio::net::UnixStream>> {
+    ) -> io::Result<impl tokio_stream::Stream<Item = io::Result<tokio::net::UnixStream>>> {
         let listener = self.listener.take().expect("it is taken once");
-        Incoming { stream: UnixListenerStream::new(listener), _socket: self }
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        Ok(Incoming { stream: UnixListenerStream::new(listener), _socket: self })
     }
 }
 
@@ -100,6 +121,9 @@ impl tokio_stream::Stream for Incoming {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let found = fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }

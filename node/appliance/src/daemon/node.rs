@@ -15,6 +15,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
+        mpsc::RecvTimeoutError,
     },
     time::{Duration, Instant},
 };
@@ -22,13 +23,17 @@ use std::{
 use fathom_engine::{
     message::NodeMessage,
     native::{
-        devices::{Wanted, block_devices},
+        devices::{ImportError, Wanted, block_devices},
         handle::PoolHandle,
         members::{Member, Members, Memory, Opened},
+        message::CallError,
     },
     serve::{handle::TargetHandle, message::Closure},
 };
-use fathom_lvs::{OpenOptions, geometry::ClusterSize};
+use fathom_lvs::{
+    Health, OpenOptions,
+    geometry::{ClusterSize, ObjectId},
+};
 use fathom_runtime::{
     Address, Configuration, Loops,
     net::{ConnectionLimit, Listener},
@@ -62,6 +67,8 @@ pub(super) const CALL_WAIT: Duration = Duration::from_secs(2);
 const DRAIN_WAIT: Duration = Duration::from_secs(20);
 /// How long commands that are at devices are waited for when a host may not use a volume any more.
 pub(super) const FENCE_WAIT: Duration = Duration::from_secs(60);
+/// How long a change of a pool may take.
+const ANSWER_WAIT: Duration = Duration::from_secs(60);
 /// How long the pools' actors may take to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(60);
 
@@ -78,6 +85,8 @@ pub(crate) struct Node {
     /// Held while pools come and go.
     changes: Mutex<()>,
     closed: Mutex<BTreeMap<String, ClosedPool>>,
+    /// Which volume the target serves under an NQN: two pools may have copies of one.
+    pub(super) serving: Mutex<BTreeMap<String, (Uuid, ObjectId)>>,
     next_device: AtomicU64,
     next_loop: AtomicU64,
     started: Instant,
@@ -99,6 +108,8 @@ pub(crate) struct OpenPool {
 /// A pool that is not open though it should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ClosedPool {
+    /// Its UUID, if that is known.
+    pub(crate) uuid: Option<Uuid>,
     pub(crate) paths: Vec<PathBuf>,
     pub(crate) reason: String,
 }
@@ -162,7 +173,31 @@ impl OpenPool {
         + Send
         + 'static,
     ) -> Result<(), CallFailed> {
-        Ok(self.handle.call(call)?)
+        let ended = self.handle.begin_call(call);
+        match ended.recv_timeout(ANSWER_WAIT) {
+            Ok(result) => Ok(result?),
+            Err(RecvTimeoutError::Disconnected) => Err(CallError::Closed.into()),
+            Err(RecvTimeoutError::Timeout) => {
+                let late = format!(
+                    "its devices have not answered within {} s; it may still be done",
+                    ANSWER_WAIT.as_secs()
+                );
+                Err(CallFailed::new(Kind::Unavailable, late).about("pool", &self.name))
+            }
+        }
+    }
+
+    /// What the store says is on stable media, unless it has failed: then what was changed last may
+    /// be in memory only, and an answer from there would promise too much.
+    pub(super) fn confirm(&self) -> Result<(), CallFailed> {
+        match self.look(|store| store.health())? {
+            Health::Failed { reason, .. } => {
+                let failed =
+                    CallFailed::new(Kind::Precondition, format_args!("it failed: {reason}"));
+                Err(failed.about("pool", &self.name))
+            }
+            Health::Good | Health::Degraded { .. } => Ok(()),
+        }
     }
 }
 
@@ -209,6 +244,7 @@ impl Node {
             pools: RwLock::default(),
             changes: Mutex::default(),
             closed: Mutex::default(),
+            serving: Mutex::default(),
             next_device: AtomicU64::new(1),
             next_loop: AtomicU64::new(0),
             started: Instant::now(),
@@ -230,20 +266,27 @@ impl Node {
             };
             let name = spec.name.clone();
             if let Err(failed) = self.open_given(spec) {
-                self.refuse(&name, paths, failed.to_string());
+                let uuid = self.state.find(&name).ok().flatten().map(|entry| entry.uuid);
+                let reason = failed.to_string();
+                self.refuse(&name, ClosedPool { uuid, paths, reason });
             }
         }
         for (name, entry) in self.state.pools()? {
             if given.contains(&name) {
                 continue;
             }
-            let opened = entry.map_err(|error| (Vec::new(), error.to_string())).and_then(|entry| {
-                let paths = entry.paths.clone();
-                self.open_recorded(entry).map_err(|failed| (paths, failed.to_string()))
-            });
-            if let Err((paths, reason)) = opened {
-                self.refuse(&name, paths, reason);
-            }
+            let closed = match entry {
+                Err(error) => {
+                    ClosedPool { uuid: None, paths: Vec::new(), reason: error.to_string() }
+                }
+                Ok(PoolEntry { uuid, paths, .. }) => match self.open_recorded(uuid, &paths) {
+                    Ok(()) => continue,
+                    Err(failed) => {
+                        ClosedPool { uuid: Some(uuid), paths, reason: failed.to_string() }
+                    }
+                },
+            };
+            self.refuse(&name, closed);
         }
         Ok(())
     }
@@ -254,11 +297,15 @@ impl Node {
         let PoolSpec { name, backing } = spec;
         let (opened, is_new) = match backing {
             Backing::Memory(size) => {
+                self.check_name(&name, None)?;
                 let members = Members(vec![Member::Memory(Memory::new(size))]);
                 (self.create(members, NewPoolOptions::named(&name))?, false)
             }
             Backing::Paths { paths, size } => {
-                if paths.iter().all(|path| path.exists()) {
+                if let Some(entry) = self.find_record(&name)? {
+                    // It is known: it is found wherever its disks are, and never made anew.
+                    (self.import_known(entry.uuid, [entry.paths, paths].concat())?, true)
+                } else if paths.iter().any(|path| path.exists()) {
                     let degraded = options(self.config.degraded);
                     (Opened::import(&paths, &Wanted::Only, degraded, START_WAIT)?, true)
                 } else {
@@ -276,17 +323,44 @@ impl Node {
         Ok(())
     }
 
-    fn open_recorded(&self, entry: PoolEntry) -> Result<(), CallFailed> {
+    fn open_recorded(&self, uuid: Uuid, paths: &[PathBuf]) -> Result<(), CallFailed> {
         let _changes = self.hold();
-        let mut paths = entry.paths;
-        if !paths.iter().all(|path| path.exists()) {
-            // Disks may have other names now.
-            paths.extend(block_devices().unwrap_or_default());
-        }
-        let wanted = Wanted::Uuid(entry.uuid);
-        let opened = Opened::import(&paths, &wanted, options(self.config.degraded), START_WAIT)?;
-        self.adopt(opened, true)?;
+        self.adopt(self.import_known(uuid, paths.to_vec())?, true)?;
         Ok(())
+    }
+
+    /// Opens a pool whose UUID is known: from these paths, or, when members are not there, from
+    /// wherever they are now.
+    fn import_known(&self, uuid: Uuid, mut paths: Vec<PathBuf>) -> Result<Opened, CallFailed> {
+        let wanted = Wanted::Uuid(uuid);
+        match Opened::import(&paths, &wanted, OpenOptions::WHOLE, START_WAIT) {
+            Err(ImportError::None { .. } | ImportError::Missing { .. }) => {}
+            Ok(opened) => return Ok(opened),
+            Err(_) if self.config.degraded => {}
+            Err(error) => return Err(error.into()),
+        }
+        paths.extend(block_devices().unwrap_or_default());
+        Ok(Opened::import(&paths, &wanted, options(self.config.degraded), START_WAIT)?)
+    }
+
+    /// What is remembered of a pool.
+    fn find_record(&self, name: &str) -> Result<Option<PoolEntry>, CallFailed> {
+        self.state.find(name).map_err(|error| CallFailed::new(Kind::Precondition, error))
+    }
+
+    /// Refuses the name of a pool that is remembered, unless it is this one.
+    pub(super) fn check_name(&self, name: &str, uuid: Option<Uuid>) -> Result<(), CallFailed> {
+        match self.find_record(name)? {
+            Some(entry) if Some(entry.uuid) != uuid => {
+                let wrong = format!(
+                    "another pool of this name ({}) is remembered, and not open; bring its disks \
+                     back, or `fathom pool release {name}` first",
+                    entry.uuid
+                );
+                Err(CallFailed::new(Kind::Exists, wrong).about("pool", name))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Puts an open pool onto a loop, serves what it exports, and records it if it shall be opened
@@ -297,6 +371,8 @@ impl Node {
             let failed = CallFailed::new(Kind::Exists, "a pool of this name is open");
             return Err(failed.about("pool", &name));
         }
+        super::names::check_new("pool", &name)?;
+        self.check_name(&name, Some(opened.uuid()))?;
         let members = opened.paths();
         let (uuid, cluster_size, is_volatile) =
             (opened.uuid(), opened.cluster_size(), opened.is_volatile());
@@ -321,10 +397,11 @@ impl Node {
             volatile = is_volatile,
             "pool opened"
         );
-        self.restore_exports(&pool)?;
         hold(&self.closed).remove(&pool.name);
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         pools.insert(pool.name.clone(), Arc::clone(&pool));
+        drop(pools);
+        self.restore_exports(&pool)?;
         Ok(pool)
     }
 
@@ -333,9 +410,9 @@ impl Node {
         self.state.record(entry).map_err(|error| CallFailed::new(Kind::Failed, error))
     }
 
-    pub(super) fn refuse(&self, name: &str, paths: Vec<PathBuf>, reason: String) {
-        tracing::error!(pool = name, reason, "pool not opened");
-        hold(&self.closed).insert(name.to_owned(), ClosedPool { paths, reason });
+    pub(super) fn refuse(&self, name: &str, closed: ClosedPool) {
+        tracing::error!(pool = name, reason = closed.reason, "pool not open");
+        hold(&self.closed).insert(name.to_owned(), closed);
     }
 
     /// Keeps other calls from opening, creating and closing pools meanwhile.
@@ -353,6 +430,11 @@ impl Node {
     pub(crate) fn open_pools_by_name(&self) -> Vec<Arc<OpenPool>> {
         let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
         pools.values().cloned().collect()
+    }
+
+    /// Whether a pool is still open.
+    pub(crate) fn is_open(&self, pool: &OpenPool) -> bool {
+        self.find_open(&pool.name).is_some_and(|open| open.uuid == pool.uuid)
     }
 
     /// A pool is not to be opened any more.
@@ -396,7 +478,7 @@ impl Node {
 
     /// Finishes what was received, closes connections and pools, and ends the loops. What was
     /// acknowledged is on the members, and what a host has flushed is on stable media.
-    pub(crate) fn stop(self) {
+    pub(crate) fn stop(self: Arc<Self>) {
         match self.target.close(DRAIN_WAIT) {
             Ok(Closure { cut: 0, .. }) => {}
             Ok(Closure { cut, .. }) => {
@@ -404,7 +486,11 @@ impl Node {
             }
             Err(error) => tracing::warn!(%error, "connections may be cut off"),
         }
-        self.loops.stop();
+        match Arc::into_inner(self) {
+            Some(node) => node.loops.stop(),
+            // What was acknowledged survives the end of the process all the same.
+            None => tracing::warn!("a call has not ended: pools are not closed"),
+        }
     }
 }
 
@@ -415,7 +501,6 @@ pub(super) fn options(degraded: bool) -> OpenOptions {
 
 /// Waits until a pool that was told to retire has closed.
 pub(super) fn wait_until_closed(pool: &OpenPool) -> Result<(), CallFailed> {
-    use std::sync::mpsc::RecvTimeoutError;
     let events = pool.handle.subscribe(1);
     pool.handle.retire();
     let deadline = Instant::now() + CLOSE_WAIT;

@@ -12,9 +12,10 @@ use fathom_engine::native::{
     members::{Member, Members, Opened, destroy},
 };
 use fathom_lvs::{
-    Capacity, DestroyOptions, Fill, Health, Medium as _, NewMember, NewPool, Reclaiming,
+    Capacity, Content, DestroyOptions, Fill, Health, Medium as _, NewMember, NewPool, Reclaiming,
     format::op::PoolRecord,
     geometry::{CLUSTER_SIZE_DEFAULT, ClusterSize, MemberIndex},
+    inspect as inspect_slot,
 };
 use fathom_runtime::device::{Allocation, DeviceFile};
 use fathom_units::ByteCount;
@@ -23,7 +24,7 @@ use uuid::Uuid;
 use super::{
     error::{CallFailed, Kind},
     labels, names,
-    node::{CALL_WAIT, Node, OpenPool, options, wait_until_closed},
+    node::{CALL_WAIT, ClosedPool, Node, OpenPool, options, wait_until_closed},
     state::PoolEntry,
 };
 
@@ -108,6 +109,26 @@ fn wanted(name: Option<&str>) -> Wanted {
     }
 }
 
+/// Refuses devices that are of another pool than this, or of none: names of disks may have changed.
+fn check_are_of(members: &mut Members, paths: &[PathBuf], uuid: Uuid) -> Result<(), CallFailed> {
+    for (slot, path) in paths.iter().enumerate() {
+        let inspected = inspect_slot(members, slot);
+        let content = inspected.map_err(|error| CallFailed::new(Kind::Failed, error))?.content;
+        let pool = match &content {
+            Content::Label(label) => label.pool,
+            Content::Tombstone(tombstone) => tombstone.pool,
+            // It was a label, and nobody else's data stands there.
+            Content::Damaged(_) => continue,
+            Content::Nothing | Content::Other { .. } => Uuid::nil(),
+        };
+        if pool != uuid {
+            let wrong = format!("{} is no member of it: {content}", path.display());
+            return Err(CallFailed::new(Kind::Precondition, wrong));
+        }
+    }
+    Ok(())
+}
+
 /// Removes files that were made for nothing.
 fn remove(made: Vec<PathBuf>) {
     for path in made {
@@ -148,12 +169,14 @@ impl Node {
                 && options
                     .cluster_bytes
                     .is_none_or(|bytes| bytes == u64::from(pool.cluster_size.bytes()));
-            if same {
+            if same && pool.look(|store| store.pool().clone())? == options.record {
+                pool.confirm()?;
                 return Ok(pool);
             }
             let failed = CallFailed::new(Kind::Exists, "a pool of this name is open");
             return Err(failed.about("pool", &name));
         }
+        self.check_name(&name, None)?;
         let opened = self.create_on_paths(paths, size, options);
         self.adopt(opened.map_err(|failed| failed.about("pool", &name))?, true)
     }
@@ -293,18 +316,33 @@ impl Node {
             let wrong = "it is in memory; make a larger one";
             return Err(about(CallFailed::new(Kind::Precondition, wrong)));
         }
+        let grown = self.grow_members(&pool, paths, size, force);
+        // Also of a call that failed, or that a crash ended before it was recorded.
+        let entry = PoolEntry { name: pool.name.clone(), uuid: pool.uuid, paths: pool.paths() };
+        let recorded = self.record(&entry);
+        grown.and(recorded).map_err(about)?;
+        Ok(pool)
+    }
+
+    fn grow_members(
+        &self,
+        pool: &OpenPool,
+        paths: &[PathBuf],
+        size: Option<u64>,
+        force: bool,
+    ) -> Result<(), CallFailed> {
         if paths.is_empty() {
             for index in 0..pool.members().len() {
-                self.use_growth(&pool, index).map_err(about)?;
+                self.use_growth(pool, index)?;
             }
         }
         for path in paths {
             match pool.paths().iter().position(|member| member == path) {
-                Some(index) => self.use_growth(&pool, index).map_err(about)?,
-                None => self.add_member(&pool, path, size, force).map_err(about)?,
+                Some(index) => self.use_growth(pool, index)?,
+                None => self.add_member(pool, path, size, force)?,
             }
         }
-        Ok(pool)
+        Ok(())
     }
 
     fn use_growth(&self, pool: &OpenPool, index: usize) -> Result<(), CallFailed> {
@@ -324,28 +362,29 @@ impl Node {
         size: Option<u64>,
         force: bool,
     ) -> Result<(), CallFailed> {
-        let mut made = Vec::new();
-        let added = self.create_members(&[path.to_owned()], size, &mut made).and_then(|members| {
-            let size = members.size(0);
-            let device = members.0.into_iter().next().expect("one path was given");
-            let added = pool.handle.add_member(device, Uuid::new_v4(), force)?;
-            Ok((added, size))
-        });
-        let (added, size) = match added {
-            Ok(added) => added,
-            Err(failed) => {
-                remove(made);
-                return Err(failed);
-            }
+        let (mut made, uuid) = (Vec::new(), Uuid::new_v4());
+        let members = self.create_members(&[path.to_owned()], size, &mut made);
+        let members = members.inspect_err(|_| remove(std::mem::take(&mut made)))?;
+        let size = members.size(0);
+        let device = members.0.into_iter().next().expect("one path was given");
+        let added = pool.handle.add_member(device, uuid, force);
+        // It may be a member though the call failed: when the labels name it.
+        let is_member = match &added {
+            Ok(_) => true,
+            Err(_) => pool.look(move |store| store.member_of(uuid).is_some()).unwrap_or(true),
         };
+        if is_member {
+            let mut members = pool.members();
+            members.push((path.to_owned(), ByteCount(size)));
+            pool.set_members(members);
+        } else {
+            remove(made);
+        }
+        let added = added?;
         let destroyed = added.destroyed.map(|content| content.to_string());
-        let (member, path) = (added.member.0, path.to_owned());
+        let member = added.member.0;
         tracing::info!(pool = pool.name, path = %path.display(), member, destroyed, "member added");
-        let mut members = pool.members();
-        members.push((path, ByteCount(size)));
-        pool.set_members(members);
-        let entry = PoolEntry { name: pool.name.clone(), uuid: pool.uuid, paths: pool.paths() };
-        self.record(&entry)
+        Ok(())
     }
 
     /// Makes the copies of a pool's metadata whole that are stale.
@@ -371,28 +410,37 @@ impl Node {
     ///
     /// When it has volumes or snapshots and `force` is not set, or a host is connected; when a member
     /// failed, what is left can be destroyed by the same call.
-    pub(crate) fn destroy_pool(&self, name: &str, force: bool) -> Result<(), CallFailed> {
+    ///
+    /// Returns the UUIDs of the members that were not there: they are what they were.
+    pub(crate) fn destroy_pool(&self, name: &str, force: bool) -> Result<Vec<Uuid>, CallFailed> {
         let _changes = self.hold();
-        let paths: Vec<PathBuf> = match self.pool(name) {
+        let (name, uuid, paths) = match self.pool(name) {
             Ok(pool) => {
                 if !force {
                     self.refuse_with_objects(&pool)?;
                 }
                 self.close_pool(&pool)?;
                 if pool.is_volatile {
-                    return self.forget(&pool.name);
+                    return Ok(Vec::new());
                 }
-                pool.paths()
+                (pool.name.clone(), pool.uuid, pool.paths())
             }
             Err(failed) if failed.kind == Kind::Unavailable => {
-                let closed = self.closed().into_iter().find(|(closed, _)| closed == name);
-                closed.map_or_else(Vec::new, |(_, closed)| closed.paths)
+                let (name, closed) = self.find_closed(name).ok_or(failed)?;
+                let Some(uuid) = closed.uuid else {
+                    let wrong = "it was never open, so what is on these disks may be another one; \
+                                 import it first";
+                    return Err(CallFailed::new(Kind::Precondition, wrong).about("pool", &name));
+                };
+                (name, uuid, closed.paths)
             }
             Err(failed) => return Err(failed),
         };
-        let destroyed = Members::open(&paths, CALL_WAIT)
-            .map_err(CallFailed::from)
-            .and_then(|members| Ok(destroy(members, DestroyOptions { force })?));
+        let destroyed =
+            Members::open(&paths, CALL_WAIT).map_err(CallFailed::from).and_then(|mut members| {
+                check_are_of(&mut members, &paths, uuid)?;
+                Ok(destroy(members, DestroyOptions { force })?)
+            });
         match destroyed {
             Ok(destroyed) => {
                 let missing = destroyed.missing.len();
@@ -402,14 +450,25 @@ impl Node {
                     missing,
                     "destroyed"
                 );
-                self.forget_closed(name);
-                self.forget(name)
+                self.forget(&name)?;
+                self.forget_closed(&name);
+                Ok(destroyed.missing.into_iter().map(|(_, uuid)| uuid).collect())
             }
             Err(failed) => {
-                self.refuse(name, paths, format!("it was to be destroyed: {failed}"));
-                Err(failed.about("pool", name))
+                let reason = format!("it was to be destroyed: {failed}");
+                self.refuse(&name, ClosedPool { uuid: Some(uuid), paths, reason });
+                Err(failed.about("pool", &name))
             }
         }
+    }
+
+    /// The pool of that name or UUID that is not open.
+    fn find_closed(&self, name: &str) -> Option<(String, ClosedPool)> {
+        let uuid = Uuid::try_parse(name).ok();
+        let meant = |(closed, pool): &(String, ClosedPool)| {
+            closed == name || uuid.is_some() && pool.uuid == uuid
+        };
+        self.closed().into_iter().find(meant)
     }
 
     /// Refuses to destroy a pool that has volumes or snapshots, and names them.
@@ -445,7 +504,7 @@ impl Node {
         if let Some(pool) = found {
             return Ok(pool);
         }
-        match self.closed().into_iter().find(|(closed, _)| closed == name) {
+        match self.find_closed(name) {
             Some((_, closed)) => {
                 let reason = format!("it is not open: {}", closed.reason);
                 Err(CallFailed::new(Kind::Unavailable, reason).about("pool", name))
@@ -506,23 +565,32 @@ impl Node {
             Ok(pool) => pool,
             // One that could not be opened is forgotten, so that it is not tried again.
             Err(failed) if failed.kind == Kind::Unavailable => {
-                self.forget(name)?;
-                self.forget_closed(name);
+                let (name, _) = self.find_closed(name).ok_or(failed)?;
+                self.forget(&name)?;
+                self.forget_closed(&name);
                 return Ok(());
             }
             Err(failed) => return Err(failed),
         };
         self.close_pool(&pool)?;
-        self.forget(&pool.name)
+        self.forget(&pool.name).inspect_err(|failed| {
+            let (uuid, paths, reason) = (Some(pool.uuid), pool.paths(), failed.to_string());
+            self.refuse(&pool.name, ClosedPool { uuid, paths, reason });
+        })
     }
 
     /// Stops serving a pool's volumes and closes it.
     pub(super) fn close_pool(&self, pool: &Arc<OpenPool>) -> Result<(), CallFailed> {
         let _changes = pool.hold();
         self.withdraw_all(pool)?;
-        wait_until_closed(pool)?;
+        // Before it closes, so that nobody asks it any more.
+        let (uuid, paths, reason) = (Some(pool.uuid), pool.paths(), "it is closing".to_owned());
+        self.refuse(&pool.name, ClosedPool { uuid, paths, reason });
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         pools.remove(&pool.name);
+        drop(pools);
+        wait_until_closed(pool)?;
+        self.forget_closed(&pool.name);
         tracing::info!(pool = pool.name, "pool closed");
         Ok(())
     }

@@ -22,7 +22,7 @@ use super::{
     node::{Node, OpenPool},
     pools::{NewPoolOptions, PoolChange, PoolStatus},
     snapshots::{FoundSnapshot, Wanted},
-    volumes::{Found, NewVolumeOptions, VolumeChange},
+    volumes::{Found, LimitsChange, NewVolumeOptions, RatesChange, VolumeChange},
 };
 
 /// Calls that may be under way at once.
@@ -86,6 +86,18 @@ fn limits(limits: api::Limits) -> QosLimits {
             all: limits.bandwidth,
             read: limits.read_bandwidth,
             write: limits.write_bandwidth,
+        },
+    }
+}
+
+fn limits_change(change: api::LimitsChange) -> LimitsChange {
+    LimitsChange {
+        burst_s: change.burst_s,
+        iops: RatesChange { all: change.iops, read: change.read_iops, write: change.write_iops },
+        bandwidth: RatesChange {
+            all: change.bandwidth,
+            read: change.read_bandwidth,
+            write: change.write_bandwidth,
         },
     }
 }
@@ -313,8 +325,9 @@ impl api::pools_server::Pools for Services {
     ) -> Result<Response<api::DestroyPoolResponse>, Status> {
         let request = request.into_inner();
         self.call(move |node| {
-            node.destroy_pool(&request.pool, request.force)?;
-            Ok(api::DestroyPoolResponse {})
+            let missing = node.destroy_pool(&request.pool, request.force)?;
+            let missing_members = missing.iter().map(ToString::to_string).collect();
+            Ok(api::DestroyPoolResponse { missing_members })
         })
         .await
     }
@@ -324,9 +337,17 @@ impl api::pools_server::Pools for Services {
         _: Request<api::ListPoolsRequest>,
     ) -> Result<Response<api::ListPoolsResponse>, Status> {
         self.call(|node| {
-            let pools = node.open_pools_by_name();
-            let pools = pools.iter().map(|pool| shown_pool(node, pool));
-            Ok(api::ListPoolsResponse { pools: pools.collect::<Result<_, _>>()? })
+            let mut pools = Vec::new();
+            for pool in node.open_pools_by_name() {
+                match shown_pool(node, &pool) {
+                    Ok(shown) => pools.push(shown),
+                    Err(failed) if !node.is_open(&pool) => {
+                        tracing::debug!(pool = pool.name, %failed, "closed while pools were listed");
+                    }
+                    Err(failed) => return Err(failed),
+                }
+            }
+            Ok(api::ListPoolsResponse { pools })
         })
         .await
     }
@@ -390,7 +411,7 @@ impl api::volumes_server::Volumes for Services {
         self.call(move |node| {
             let change = VolumeChange {
                 name: request.name,
-                limits: request.limits.map(limits),
+                limits: request.limits.map(limits_change).unwrap_or_default(),
                 labels: labels::Change { set: request.set_labels, remove: request.remove_labels },
             };
             shown_volume(node, &node.update_volume(&request.volume, &change)?)
@@ -461,6 +482,14 @@ impl api::volumes_server::Volumes for Services {
         let api::ExportVolumeRequest { volume, hosts, any_host } = request.into_inner();
         self.call(move |node| shown_volume(node, &node.export_volume(&volume, &hosts, any_host)?))
             .await
+    }
+
+    async fn change_hosts(
+        &self,
+        request: Request<api::ChangeHostsRequest>,
+    ) -> Result<Response<api::Volume>, Status> {
+        let api::ChangeHostsRequest { volume, add, remove } = request.into_inner();
+        self.call(move |node| shown_volume(node, &node.change_hosts(&volume, &add, &remove)?)).await
     }
 
     async fn unexport_volume(

@@ -15,6 +15,7 @@ use super::{
     names::{self, SnapshotName},
     node::{Node, OpenPool},
     pools::now_ns,
+    volumes::live,
 };
 
 /// The most snapshots of one call.
@@ -63,11 +64,7 @@ impl Node {
             SnapshotName::Name { volume, name } => {
                 let mut found = Vec::new();
                 for (pool, volume) in self.find_volumes(&volume, |_| true)? {
-                    let (id, name) = (volume.id, name.to_owned());
-                    let meant = move |snapshot: &SnapshotRecord| {
-                        snapshot.volume == id && snapshot.name == name
-                    };
-                    if let Some((snapshot, volume)) = find(&pool, meant)? {
+                    if let Some((snapshot, volume)) = find(&pool, named(&volume, name))? {
                         found.push((pool, snapshot, volume));
                     }
                 }
@@ -119,14 +116,19 @@ impl Node {
         let mut new_labels = Vec::new();
         change.apply(&mut new_labels)?;
         let _changes = pool.hold();
-        if let Some(found) = self.existing(wanted, &new_labels)? {
-            return Ok(found);
+        let volumes: Vec<(VolumeRecord, String)> = volumes
+            .into_iter()
+            .map(|((_, record), name)| Ok((live(&pool, record.uuid)?, name)))
+            .collect::<Result<_, CallFailed>>()?;
+        if existing(&pool, &volumes, wanted, &new_labels)? {
+            pool.confirm()?;
+            return taken(&pool, &volumes);
         }
         let created_ns = now_ns();
         let new: Vec<NewSnapshot> = volumes
             .iter()
             .zip(wanted)
-            .map(|(((_, record), name), wanted)| NewSnapshot {
+            .map(|((record, name), wanted)| NewSnapshot {
                 volume: record.id,
                 name: name.clone(),
                 uuid: wanted.uuid.unwrap_or_else(Uuid::new_v4),
@@ -135,43 +137,9 @@ impl Node {
             })
             .collect();
         let names = wanted.iter().map(|wanted| wanted.name.as_str()).collect::<Vec<_>>().join(", ");
-        let taken = pool.call(move |store| store.create_snapshots(new));
-        taken.map_err(|failed| failed.about("snapshot", &names))?;
-        wanted.iter().map(|wanted| self.snapshot(&wanted.name)).collect()
-    }
-
-    /// The snapshots of a call that was made before; `None` when none of them exists.
-    fn existing(
-        &self,
-        wanted: &[Wanted],
-        new_labels: &[(String, String)],
-    ) -> Result<Option<Vec<FoundSnapshot>>, CallFailed> {
-        let mut found = Vec::new();
-        for Wanted { name, uuid } in wanted {
-            match self.snapshot(name) {
-                Ok(snapshot) => {
-                    let same = uuid.is_none_or(|uuid| uuid == snapshot.1.uuid);
-                    if !same || snapshot.1.labels != new_labels {
-                        let wrong = "the name is taken by one that was taken otherwise";
-                        let failed = CallFailed::new(Kind::Exists, wrong);
-                        return Err(failed.about("snapshot", name));
-                    }
-                    found.push(snapshot);
-                }
-                Err(failed) if failed.kind == Kind::NotFound => {}
-                Err(failed) => return Err(failed),
-            }
-        }
-        match found.len() {
-            0 => Ok(None),
-            count if count == wanted.len() => Ok(Some(found)),
-            _ => {
-                let names: Vec<String> =
-                    found.iter().map(|(_, one, of)| format!("{}@{}", of.name, one.name)).collect();
-                let wrong = format!("of these, {} exist already", names.join(", "));
-                Err(CallFailed::new(Kind::Exists, wrong))
-            }
-        }
+        let called = pool.call(move |store| store.create_snapshots(new));
+        called.map_err(|failed| failed.about("snapshot", &names))?;
+        taken(&pool, &volumes)
     }
 
     /// The snapshots of a volume, or of all.
@@ -232,14 +200,16 @@ impl Node {
         name: &str,
         allow_missing: bool,
     ) -> Result<(), CallFailed> {
-        let found = match self.snapshot(name) {
-            Err(failed) if failed.kind == Kind::NotFound && allow_missing => return Ok(()),
+        let (pool, record, _) = match self.snapshot(name) {
+            Err(failed) if allow_missing => return self.is_missing(failed),
             found => found?,
         };
-        let _changes = found.0.hold();
-        let (pool, record, _) = self.snapshot(name)?;
-        let deleted = pool.call(move |store| store.delete_snapshot(record.id));
-        deleted.map_err(|failed| failed.about("snapshot", name))
+        let _changes = pool.hold();
+        // Ids are never given twice: one that was deleted meanwhile is not found.
+        match pool.call(move |store| store.delete_snapshot(record.id)) {
+            Err(failed) if allow_missing => self.is_missing(failed),
+            deleted => deleted.map_err(|failed| failed.about("snapshot", name)),
+        }
     }
 
     /// Makes a volume's content that of one of its snapshots.
@@ -248,9 +218,9 @@ impl Node {
     ///
     /// When a host is connected to the volume, or it was deleted.
     pub(crate) fn roll_back(&self, name: &str) -> Result<(), CallFailed> {
-        let found = self.snapshot(name)?;
-        let _changes = found.0.hold();
         let (pool, snapshot, volume) = self.snapshot(name)?;
+        let _changes = pool.hold();
+        let volume = live(&pool, volume.uuid).unwrap_or(VolumeRecord { tip: None, ..volume });
         if volume.tip.is_none() {
             let wrong = "its volume was deleted; make a volume from it instead";
             return Err(CallFailed::new(Kind::Precondition, wrong).about("snapshot", name));
@@ -303,6 +273,57 @@ impl Node {
             Err(failed) => Err(failed),
         }
     }
+}
+
+/// Whether the snapshots of a call were taken by one that was made before: all of them, or none.
+fn existing(
+    pool: &OpenPool,
+    volumes: &[(VolumeRecord, String)],
+    wanted: &[Wanted],
+    new_labels: &[(String, String)],
+) -> Result<bool, CallFailed> {
+    let mut found = Vec::new();
+    for ((volume, name), Wanted { name: whole, uuid }) in volumes.iter().zip(wanted) {
+        let Some((snapshot, _)) = find(pool, named(volume, name))? else { continue };
+        let same = uuid.is_none_or(|uuid| uuid == snapshot.uuid);
+        if !same || snapshot.labels != new_labels {
+            let wrong = "the name is taken by one that was taken otherwise";
+            return Err(CallFailed::new(Kind::Exists, wrong).about("snapshot", whole));
+        }
+        found.push(whole.as_str());
+    }
+    match found.len() {
+        0 => Ok(false),
+        count if count == wanted.len() => Ok(true),
+        _ => {
+            let wrong = format!("of these, {} exist already", found.join(", "));
+            Err(CallFailed::new(Kind::Exists, wrong))
+        }
+    }
+}
+
+/// The snapshots that a call has taken.
+fn taken(
+    pool: &Arc<OpenPool>,
+    volumes: &[(VolumeRecord, String)],
+) -> Result<Vec<FoundSnapshot>, CallFailed> {
+    let found = volumes.iter().map(|(volume, name)| {
+        let found = find(pool, named(volume, name))?;
+        let (snapshot, volume) = found.ok_or_else(|| {
+            CallFailed::new(Kind::NotFound, "it was deleted meanwhile").about("snapshot", name)
+        })?;
+        Ok((Arc::clone(pool), snapshot, volume))
+    });
+    found.collect()
+}
+
+/// Whether a record is that of this snapshot of this volume.
+fn named(
+    volume: &VolumeRecord,
+    name: &str,
+) -> impl Fn(&SnapshotRecord) -> bool + Send + use<> + 'static {
+    let (id, name) = (volume.id, name.to_owned());
+    move |snapshot| snapshot.volume == id && snapshot.name == name
 }
 
 /// The snapshot of a pool that is meant, with its volume.

@@ -126,6 +126,16 @@ impl StateDirectory {
         Ok(entries)
     }
 
+    /// What is recorded of a pool, if something is.
+    ///
+    /// # Errors
+    ///
+    /// When its record cannot be read.
+    pub(crate) fn find(&self, name: &str) -> Result<Option<PoolEntry>, StateError> {
+        let path = self.pools.join(name);
+        if path.exists() { read(&path, name).map(Some) } else { Ok(None) }
+    }
+
     /// Records a pool. On return that is durable.
     ///
     /// # Errors

@@ -49,8 +49,37 @@ pub(crate) struct NewVolumeOptions {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct VolumeChange {
     pub(crate) name: Option<String>,
-    pub(crate) limits: Option<QosLimits>,
+    pub(crate) limits: LimitsChange,
     pub(crate) labels: labels::Change,
+}
+
+/// What changes about limits; what is not there stays, and 0 is no limit.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct LimitsChange {
+    pub(crate) burst_s: Option<u32>,
+    pub(crate) iops: RatesChange,
+    pub(crate) bandwidth: RatesChange,
+}
+
+/// As [`LimitsChange`], for each direction and both together.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct RatesChange {
+    pub(crate) all: Option<u64>,
+    pub(crate) read: Option<u64>,
+    pub(crate) write: Option<u64>,
+}
+
+impl LimitsChange {
+    pub(crate) fn apply(&self, limits: &mut QosLimits) {
+        limits.burst_s = self.burst_s.unwrap_or(limits.burst_s);
+        for (rates, change) in
+            [(&mut limits.iops, &self.iops), (&mut limits.bandwidth, &self.bandwidth)]
+        {
+            rates.all = change.all.unwrap_or(rates.all);
+            rates.read = change.read.unwrap_or(rates.read);
+            rates.write = change.write.unwrap_or(rates.write);
+        }
+    }
 }
 
 /// What a volume is made from.
@@ -210,12 +239,22 @@ impl Node {
         })?;
         if let Some(found) = taken {
             if is_same(&found, &record, new.uuid) {
+                pool.confirm()?;
                 return Ok((Arc::clone(&pool), found));
             }
             return Err(about(taken_otherwise(&found, &record)));
         }
         record.created_ns = now_ns();
         let uuid = record.uuid;
+        // Hosts know a volume by it, whatever pool it is in.
+        let mut twins = self.find_volumes(&VolumeName::Uuid(uuid), |_| true)?;
+        if let Some((other, twin)) = twins.pop() {
+            let wrong = format!(
+                "the UUID {uuid} is that of volume \"{}\" in pool \"{}\"",
+                twin.name, other.name
+            );
+            return Err(about(CallFailed::new(Kind::Exists, wrong)));
+        }
         let source = source.map(|source| source.object);
         pool.call(move |store| store.create_volume(NewVolume { record, source })).map_err(about)?;
         let created =
@@ -355,19 +394,21 @@ impl Node {
         if let Some(new) = &change.name {
             names::check_new("volume", new)?;
         }
-        let (pool, _) = self.volume(name)?;
+        let (pool, found) = self.volume(name)?;
         let _changes = pool.hold();
-        let (pool, record) = self.volume(name)?;
+        let record = live(&pool, found.uuid)?;
         let mut new = record.clone();
         if let Some(name) = &change.name {
             new.name.clone_from(name);
         }
-        new.limits = change.limits.unwrap_or(record.limits);
+        change.limits.apply(&mut new.limits);
         change.labels.apply(&mut new.labels).map_err(about)?;
-        if new != record {
+        if new == record {
+            pool.confirm()?;
+        } else {
             self.write_record(&pool, new.clone()).map_err(about)?;
         }
-        Ok((pool, new))
+        Ok((Arc::clone(&pool), new))
     }
 
     /// Makes a volume larger, and tells the hosts that are connected.
@@ -377,20 +418,21 @@ impl Node {
     /// When it would shrink, or there is no space for it.
     pub(crate) fn resize_volume(&self, name: &str, size: u64) -> Result<Found, CallFailed> {
         let about = |failed: CallFailed| failed.about("volume", name);
-        let (pool, _) = self.volume(name)?;
+        let (pool, found) = self.volume(name)?;
         let _changes = pool.hold();
-        let (pool, mut record) = self.volume(name)?;
+        let mut record = live(&pool, found.uuid)?;
         let id = record.id;
         if size != record.size.0 {
             pool.call(move |store| store.resize_volume(id, size)).map_err(about)?;
             record.size = ByteCount(size);
         }
-        if record.flags.exported {
+        if self.is_served(&pool, &record) {
             let nqn = super::exports::nqn(&record.identity.subsystem_nqn)?;
             let blocks = size / u64::from(record.logical_block_size);
             self.target.resized(nqn, Nsid(record.identity.nsid), blocks)?;
         }
-        Ok((pool, record))
+        pool.confirm()?;
+        Ok((Arc::clone(&pool), record))
     }
 
     /// Deletes a volume. Its snapshots stay.
@@ -399,17 +441,46 @@ impl Node {
     ///
     /// When there is none, or a host is connected.
     pub(crate) fn delete_volume(&self, name: &str, allow_missing: bool) -> Result<(), CallFailed> {
-        let found = match self.volume(name) {
-            Err(failed) if failed.kind == Kind::NotFound && allow_missing => return Ok(()),
+        let (pool, found) = match self.volume(name) {
+            Err(failed) if allow_missing => return self.is_missing(failed),
             found => found?,
         };
-        let _changes = found.0.hold();
-        let (pool, record) = self.volume(name)?;
+        let _changes = pool.hold();
+        let record = match live(&pool, found.uuid) {
+            Err(failed) if allow_missing => return self.is_missing(failed),
+            record => record?,
+        };
         let id = record.id;
         let delete = || pool.call(move |store| store.delete_volume(id));
         self.without_hosts(&pool, &record, Result::is_err, delete)
             .map_err(|failed| failed.about("volume", name))
     }
+}
+
+impl Node {
+    /// Whether what was not found is gone: it may be in a pool that is not open, or its deletion may
+    /// be in memory only.
+    pub(super) fn is_missing(&self, failed: CallFailed) -> Result<(), CallFailed> {
+        match failed.kind {
+            Kind::NotFound if self.closed().is_empty() => {
+                self.open_pools_by_name().iter().try_for_each(|pool| pool.confirm())
+            }
+            Kind::NotFound => Err(CallFailed { kind: Kind::Unavailable, ..failed }),
+            _ => Err(failed),
+        }
+    }
+}
+
+/// The volume of a pool that has this UUID, as it is now.
+///
+/// # Errors
+///
+/// [`Kind::NotFound`] when it was deleted meanwhile.
+pub(super) fn live(pool: &OpenPool, uuid: Uuid) -> Result<VolumeRecord, CallFailed> {
+    let found = pool.look(move |store| {
+        store.volumes().find(|record| record.uuid == uuid && record.tip.is_some()).cloned()
+    })?;
+    found.ok_or_else(|| CallFailed::new(Kind::NotFound, format_args!("volume {uuid} was deleted")))
 }
 
 /// Whether a volume is what a call that creates one asks for.

@@ -117,9 +117,42 @@ impl Home {
         said.strip_prefix("fathom: ").expect("it says who says it").trim_end().to_owned()
     }
 
+    /// Begins a command that takes a while.
+    pub(crate) fn begin(&self, words: &str) -> Running {
+        let mut command = self.command(words.split_whitespace());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Running(command.spawn().expect("the executable is there"))
+    }
+
     /// The names of the volumes.
     pub(crate) fn volumes(&self) -> Vec<String> {
         names(&self.json("volume list"))
+    }
+}
+
+/// A command that takes a while. It is killed when this is dropped.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Waits until the node has so many connections of hosts.
+    pub(crate) fn wait_for_connections(&mut self, home: &Home, count: u64) {
+        let deadline = std::time::Instant::now() + LONG;
+        while home.json("node show")["connections"].as_u64() < Some(count) {
+            assert!(self.0.try_wait().expect("it can be asked").is_none(), "it has ended");
+            assert!(std::time::Instant::now() < deadline, "it does not connect");
+        }
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> ExitStatus {
+        self.0.wait().expect("it ends")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
