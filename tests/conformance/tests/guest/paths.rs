@@ -19,6 +19,8 @@ pub(crate) const LOSS: &[&str] = &[
     "ctrl_loss_tmo < 0 will reconnect forever",
     "starting error recovery",
     NO_PATH,
+    // It was sending when the connection was reset: EPIPE.
+    "failed to send request -32",
     // How often it has not said the last one.
     "nvme_ns_head_submit_bio: ",
 ];
